@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-tf test-lerobot lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-saturation gpu-check clean distclean
+.PHONY: help install demo test test-tf test-lerobot lint imports check format docs packages doctor bench-evidence bench-data bench-train bench-reading bench-costs bench-rollout bench-scaling bench-saturation gpu-check clean distclean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -92,6 +92,9 @@ bench-costs: install ## hand-written against generated cost specifications on re
 
 bench-rollout: install ## decisions a second of rollouts, one environment against workers with a batched policy (minutes)
 	@$(BIN)/python benchmarks/rollout.py $(ARGS)
+
+bench-scaling: install ## rollouts, scores, trials of costs and exports by 1, 2, 4 and 8 workers, local and with Ray (ten minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py $(ARGS)
 
 bench-saturation: install ## margins and displacement with whole, cut and stage-wise pairs, on a finished run (ARGS="--run runs/demo")
 	@$(BIN)/python benchmarks/saturation.py $(ARGS)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import numpy as np
 import pytest
 
 from grape.collect import CollectSettings, run_collect
+from grape.core.errors import DataError, SettingsError
 from grape.evaluation import EvaluateSettings, run_evaluate
+from grape.mapping import MappingSettings, open_mapper
 from grape.store import EpisodeFile, EpisodeStore
 from tests.collect.ray_cluster import add_second, descendants, kill_one, two_nodes, wait_for_the_end_of
+from tests.mapping.functions import KilledOnce, failing
 from tests.reporters import Hearing
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
@@ -134,6 +138,23 @@ def test_a_killed_driver_leaves_nothing_behind_and_is_resumed(
     assert 0 < len(finished) < len(local)
     run_collect(CollectSettings(out=tmp_path, launcher="ray", ray_address=cluster.address, **GIVEN))
     assert store_bytes(tmp_path) == local
+
+
+def test_actors_share_recorded_episodes_and_one_that_is_lost_is_replaced(
+    cluster: Any, tmp_path: Path, local: dict[str, str]
+) -> None:
+    reporter = Hearing()
+    settings = MappingSettings(workers=2, launcher="ray", ray_address=cluster.address)
+    with open_mapper(settings, reporter) as mapper:
+        squares = mapper.map(KilledOnce(tmp_path / "killed", 3), range(8))
+        assert list(squares) == [number * number for number in range(8)]
+        with pytest.raises(DataError, match="Episode 3 is damaged") as raised:
+            list(mapper.map(failing, range(6)))
+    assert raised.value.hint == "Copy it again."
+    assert len(reporter.warnings) == 1
+    assert reporter.warnings[0].startswith("A worker was lost: ")
+    with pytest.raises(SettingsError, match="has 4 CPUs; --workers 5"), open_mapper(replace(settings, workers=5)):
+        pass
 
 
 def test_a_lost_node_costs_what_was_under_way_on_it_and_another_one_takes_its_place(

@@ -240,6 +240,11 @@ def test_what_was_not_recorded_is_told_before_anything_is_scored(stores: list[Pa
         run_costs_validate(CostsValidateSettings(target=str(path), store=tuple(stores)))
 
 
+def test_processes_that_share_the_episodes_say_the_same(stores: list[Path]) -> None:
+    settings = CostsValidateSettings(target="toy/push-block", store=tuple(stores), draws=1)
+    assert run_costs_validate(dataclasses.replace(settings, workers=2)) == run_costs_validate(settings)
+
+
 def test_unknown_outcomes_are_left_out_and_told(stores: list[Path], episodes: list[Trajectory], tmp_path: Path) -> None:
     unknown = EpisodeStore.create(tmp_path / "unknown", "toy", {})
     for one in episodes[:3]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import grape.collect
-from grape.collect import CollectSettings
+from grape.collect import CollectSettings, ray_launcher
 from grape.core.errors import CompatibilityError, DataError, SettingsError, SimulatorError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
@@ -374,3 +374,13 @@ def test_without_out_the_folder_follows_from_what_is_measured(
     others = [dataclasses.replace(settings, seed=1), dataclasses.replace(settings, policy="expert")]
     folders = {_default_out(some, {"policy_hash": "f00d"}) for some in (settings, *others)}
     assert len(folders | {_default_out(settings, {"policy_hash": "beef"})}) == 4
+
+
+def test_finished_work_of_experts_starts_no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = EvaluateSettings(out=tmp_path / "out", policy="expert", suite="toy", tasks="0", episodes=2, workers=1)
+    summary = run_evaluate(given)
+    monkeypatch.setattr(ray_launcher, "open_cluster", lambda address: pytest.fail("Ray was started"))
+    with_ray = dataclasses.replace(given, launcher="ray")
+    assert run_evaluate(with_ray) == summary
+    with pytest.raises(pytest.fail.Exception, match="Ray was started"):
+        run_evaluate(dataclasses.replace(with_ray, out=tmp_path / "other"))

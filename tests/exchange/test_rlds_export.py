@@ -207,6 +207,22 @@ def test_images_of_several_sizes_are_refused(tmp_path):
         run_export_rlds(RldsExportSettings(tmp_path / "out", collection=store.path))
 
 
+def test_processes_that_share_the_episodes_write_the_same_bytes(tmp_path):
+    """Six episodes a side are two shards of four and two; a collection's twelve are three."""
+    store, pairs = make_recordings(tmp_path / "more", states=6)
+    for kind, given in {"pairs": {"pairs": pairs}, "collection": {"pairs": None, "collection": store.path}}.items():
+        written = []
+        for workers in (1, 2):
+            out = tmp_path / f"{kind}-{workers}"
+            export((store, pairs), out, workers=workers, val_fraction=0.2, shards=2, **given)
+            assert not list(out.rglob(".*"))
+            written.append(
+                {name: data for name, data in files(out).items() if name not in ("settings.yaml", "log.jsonl")}
+            )
+        assert written[0] == written[1]
+        assert len(written[0]) > 8
+
+
 def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "_equal", lambda column, due, encoding: False)
     with pytest.raises(DataError, match="does not come back as it was written"):

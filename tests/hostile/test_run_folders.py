@@ -44,6 +44,7 @@ def _folder(name: str, parts: tuple[str, ...], commands: list[str], seed: int) -
 CASES = [
     *_folder("scores", SCORES, [PAIR, _report("scores")], 1),
     *cases_of("scores/scores.jsonl", SCORES, [PAIR], {**SPECIAL, **as_rows(BAD_JSON), **changed_rows(60, 1)}),
+    *cases_of("scores/curves.parquet", PAIRS, [_report("pairs")], {**SPECIAL, **DAMAGED, **BAD}),
     *cases_of("scores/calibration.json", SCORES, [PAIR, _report("scores")],
               {**SPECIAL, **BAD, **changed_json(8, 1)}),
     *_folder("pairs", PAIRS, [DRY_TRAIN, EXPORT_PAIRS, _report("pairs")], 2),
@@ -65,7 +66,7 @@ CASES = [
               {**SPECIAL, **changed_json(20, 6)}),
     *cases_of("rollouts/store/store.json", ROLLOUTS, [SCORE, "sft --data rollouts/store --dry-run --out OUT",
               "export rlds --collection rollouts --out OUT"], {**SPECIAL, **BAD, **changed_json(30, 7)}),
-    *cases_of("rollouts/store/.cache/index.json", ROLLOUTS, [SCORE], {**SPECIAL, **BAD, **changed_json(20, 8)}),
+    *cases_of("rollouts/store/.cache/index.jsonl", ROLLOUTS, [SCORE], {**SPECIAL, **BAD, **changed_rows(20, 8)}),
     *cases_of("rollouts/store/episodes/push-block-i001000-k00.parquet", ROLLOUTS,
               EPISODE_READERS,               {**SPECIAL, **DAMAGED, **BAD, **changed_header(60, 9)}),
     *cases_of(EPISODE, ROLLOUTS, EPISODE_READERS, hostile_episodes(), sampled=False),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from grape.core.errors import DataError
 from grape.core.files import write_jsonl
 from grape.preferences.pairing import pairs_of_states
-from grape.preferences.records import load_pairs, load_scores, pair_to_row, score_to_row
-from tests.preferences.rollouts import make_score, make_stage
+from grape.preferences.records import load_pairs, load_scores, pair_to_row, score_to_row, score_with_curves_to_row
+from tests.preferences.rollouts import make_score, make_stage, without_curves
 
 SCORES = [
     make_score("a", stages=(make_stage("reach", 0.25), make_stage("pull", 0.5, done=False))),
@@ -21,7 +21,9 @@ SCORES = [
 
 def test_round_trip(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "s.jsonl", map(score_to_row, SCORES))
-    assert list(load_scores(tmp_path / "s.jsonl").values()) == SCORES
+    assert list(load_scores(tmp_path / "s.jsonl").values()) == [without_curves(score) for score in SCORES]
+    write_jsonl(tmp_path / "old.jsonl", map(score_with_curves_to_row, SCORES))
+    assert list(load_scores(tmp_path / "old.jsonl").values()) == SCORES
     groups, _ = pairs_of_states(SCORES, mode="best-worst")
     write_jsonl(tmp_path / "p.jsonl", map(pair_to_row, groups[0]))
     assert list(load_pairs(tmp_path / "p.jsonl")) == groups[0]

@@ -2,16 +2,24 @@
 
 import pytest
 
-from grape.costs import adjust_objectives, builtin_specification, evaluate
-from grape.preferences.thresholds import calibrated_thresholds, reprice, with_thresholds
+from grape.core.preferences import StageScore
+from grape.costs import CostSpecification, adjust_objectives, builtin_specification, evaluate
+from grape.preferences.thresholds import SuccessCosts, reprice, with_thresholds
 from tests.preferences.rollouts import TASKS, make_rollout
+
+
+def suggested(specification: CostSpecification, successes: list[tuple[StageScore, ...]], quantile: float) -> dict:
+    costs = SuccessCosts(specification)
+    for stages in successes:
+        costs.add(stages)
+    return costs.thresholds(quantile)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_repricing_equals_evaluating_again(task: str) -> None:
     specification = builtin_specification("metaworld", task)
     successes = [evaluate(specification, make_rollout(task, 0, n, steps=8 + n % 5)) for n in range(12)]
-    thresholds = calibrated_thresholds(specification, successes, 0.25)
+    thresholds = suggested(specification, successes, 0.25)
     assert thresholds
     raised = with_thresholds(specification, thresholds)
     final = adjust_objectives(raised, thresholds={"safety": 0.5})
@@ -27,7 +35,7 @@ def test_repricing_equals_evaluating_again(task: str) -> None:
 def test_thresholds_are_raised_only_and_never_those_of_safety() -> None:
     specification = builtin_specification("metaworld", "drawer-open")
     successes = [evaluate(specification, make_rollout(sample=n, steps=8 + n % 5)) for n in range(12)]
-    thresholds = calibrated_thresholds(specification, successes, 0.5)
+    thresholds = suggested(specification, successes, 0.5)
     groups = [*(stage.constraints for stage in specification.stages), specification.outcome.constraints]
     given = {(number, item.name): item for number, group in enumerate(groups) for item in group}
     assert any(name == "time" for _, name in thresholds)
@@ -43,5 +51,5 @@ def test_thresholds_are_raised_only_and_never_those_of_safety() -> None:
 def test_few_successes_change_nothing() -> None:
     specification = builtin_specification("metaworld", "drawer-open")
     successes = [evaluate(specification, make_rollout(sample=n)) for n in range(7)]
-    assert calibrated_thresholds(specification, successes, 0.25) == {}
+    assert suggested(specification, successes, 0.25) == {}
     assert with_thresholds(specification, {}) is specification

@@ -17,7 +17,7 @@ from grape.core.runs import identity_of
 from grape.evaluation.settings import EvaluateSettings
 from grape.loop.settings import UNSET, LoopSettings
 from grape.policies.openvla import compute_norm_stats, create_nano, save_policy
-from grape.preferences import PairSettings, ScoreSettings
+from grape.preferences import PairSettings, ScoreSettings, read_scores, with_curves
 from grape.store import EpisodeStore
 from grape.training import sources
 from grape.training.dataset import load_steps
@@ -41,7 +41,7 @@ def runs(tmp_path, monkeypatch):
 
 
 def contents(folder):
-    skipped = {"log.jsonl", "settings.yaml", "index.json"}
+    skipped = {"log.jsonl", "settings.yaml", "index.jsonl"}
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -101,6 +101,12 @@ def test_the_same_costs_and_pairs_are_made_of_recorded_episodes(runs, capsys):
     assert "were made by release 0.1" in " ".join(capsys.readouterr().err.split())
     ours, recorded = rows(runs / "scores-2"), rows(runs / "sampled-scores")
     assert len(recorded) == 16
+    drawn = with_curves(runs / "scores-2", read_scores(runs / "scores-2").values())
+    for row in recorded:  # 0.1 wrote the curves into its scores, five digits of them
+        for stage, own in zip(row["stages"], drawn[row["episode_id"]].stages, strict=True):
+            for item, other in zip(stage["constraints"], own.constraints, strict=True):
+                curve = item.pop("curve")
+                assert not stage["reached"] or other.curve == pytest.approx(curve, rel=1e-4)
     for row in (*ours, *recorded):
         del row["terms"], row["gcpg"]  # weights are calibrated otherwise today
         for stage in row["stages"]:

@@ -13,6 +13,7 @@ from grape.core.runs import open_run
 from grape.core.seeds import derive_rng
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.evaluation import EpisodeOutcome, EvaluationResults, write_results
+from grape.preferences.curves import CURVES_FILE, curves_table, write_curves
 from grape.preferences.records import pair_to_row, score_to_row
 from grape.store import EpisodeStore
 
@@ -230,6 +231,7 @@ def write_iteration(
         run = open_run(folder / verb, verb, {"scores": "score"})
         write_jsonl(folder / verb / name, rows)
         run.finish({"store": "../collect/store"})
+    write_curves(folder / "score" / CURVES_FILE, [curves_table((item.episode_id, item.stages) for item in scores)])
     rng = derive_rng("metrics", first_state)
     rows = []
     for update in range(1, 51):

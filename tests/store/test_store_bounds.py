@@ -74,7 +74,7 @@ def test_images_are_bounded_before_anything_is_allocated():
 def test_a_broken_or_foreign_index_is_left_aside(written):
     store, _ = written
     metas = store.metas()
-    index = store.path / ".cache" / "index.json"
+    index = store.path / ".cache" / "index.jsonl"
     for text in ("[" * 100_000, "[]", '{"episodes": [1]}', "9" * 5000):
         index.write_text(text)
         assert EpisodeStore.open(store.path).metas() == metas

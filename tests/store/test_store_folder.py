@@ -12,6 +12,7 @@ import pytest
 from grape.core.errors import CompatibilityError, DataError
 from grape.store import EpisodeStore
 from grape.store.episode_file import encode_episode
+from grape.store.index import load_index
 from tests.store.episodes import make_episode
 
 
@@ -89,7 +90,7 @@ def test_an_episode_of_a_newer_format_is_refused(store: EpisodeStore, monkeypatc
 
 
 def index_path(store: EpisodeStore) -> Path:
-    return store.path / ".cache" / "index.json"
+    return store.path / ".cache" / "index.jsonl"
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"episodes": {}}', '{"format_version": 1, "episodes": 3}'])
@@ -177,3 +178,23 @@ def test_joining_sweeps_what_dead_processes_left(store: EpisodeStore) -> None:
     EpisodeStore.create(store.path, "toy", {"action_dim": 7})
     assert sorted(path.name.split(".")[1] for path in folder.glob(".*")) == ["alive", "young"]
     assert len(store.ids()) == 1
+
+
+def test_episodes_share_equal_facts(store: EpisodeStore) -> None:
+    """A store of many episodes holds each instruction, hash and set of versions once."""
+    for sample in range(2):
+        store.write(make_episode(f"e{sample}", sample=sample))
+    for reader in (store, EpisodeStore.open(store.path)):
+        one, other = reader.metas()
+        assert one.instruction is other.instruction
+        assert one.versions is other.versions
+        assert one != other
+
+
+def test_the_index_is_read_once(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(make_episode())
+    store.metas()
+    reader, read = EpisodeStore.open(store.path), []
+    monkeypatch.setattr("grape.store.episode_store.load_index", lambda *given: read.append(given) or load_index(*given))
+    assert reader.metas() == reader.metas() == store.metas()
+    assert len(read) == 1

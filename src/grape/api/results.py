@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grape.core.repositories import hub_address
-from grape.preferences import PreferencePairs, ScoredTrajectories, read_pairs, read_scores
+from grape.preferences import PreferencePairs, ScoredTrajectories, read_pairs, read_scores, with_curves
 from grape.store import EpisodeStore
 
 __all__ = [
@@ -95,7 +95,8 @@ class ScoreResult(Result):
     @cached_property
     def scored(self) -> ScoredTrajectories:
         """The scores, read from the folder: for tables, and for :func:`grape.make_pairs`."""
-        return ScoredTrajectories(read_scores(self.folder), self.store, self.summary)
+        scores = with_curves(self.folder, read_scores(self.folder).values())
+        return ScoredTrajectories(scores, self.store, self.summary)
 
 
 @dataclass(frozen=True, kw_only=True)

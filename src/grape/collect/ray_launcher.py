@@ -18,7 +18,7 @@ from typing import Any
 
 from grape.cluster import ActorProcess, Cluster, Door, check_nodes, open_cluster
 from grape.cluster.releases import differences, releases, suite_releases
-from grape.collect.launching import Commit
+from grape.collect.launching import Commit, Launcher
 from grape.collect.opening import check_spec
 from grape.collect.plan import Group
 from grape.collect.replica import COLLECTION_FIELDS, Replica, group_to_wire
@@ -43,15 +43,41 @@ _MOST_LOSSES = 3  # of a replica and those in its place, without a single group 
 
 
 @contextlib.contextmanager
-def open_ray_launcher(settings: CollectSettings, reporter: Reporter) -> Iterator["RayLauncher"]:
-    """Connect to the cluster, look at its nodes, and open the policy in replicas.
+def open_ray_launcher(settings: CollectSettings, reporter: Reporter) -> Iterator[Launcher]:
+    """Connect to the cluster, look at its nodes, and open the policy in replicas; for experts when they are to play.
 
     Raises:
         SettingsError: There is no such cluster, it is too small, or a node cannot play episodes.
         CompatibilityError: Nodes have different releases, or the policy does not fit the suite.
     """
+    suite_of(settings.suite, settings.env_python).check()
+    if settings.policy != "expert":
+        with _opened(settings, reporter) as launcher:
+            yield launcher
+        return
+    with contextlib.ExitStack() as stack:
+        yield _ExpertLauncher(stack, settings, reporter)
+
+
+class _ExpertLauncher:
+    """A launcher that is opened when there is something to play: without a policy nothing is asked of it before."""
+
+    spec = None
+
+    def __init__(self, stack: contextlib.ExitStack, settings: CollectSettings, reporter: Reporter) -> None:
+        self._stack, self._settings, self._reporter = stack, settings, reporter
+        self._launcher: Launcher | None = None
+
+    def play(self, groups: Sequence[Group], settings: CollectSettings, log: RolloutLog, commit: Commit) -> None:
+        """Play every group to its end, see :class:`RayLauncher`."""
+        if self._launcher is None:
+            self._launcher = self._stack.enter_context(_opened(self._settings, self._reporter))
+        self._launcher.play(groups, settings, log, commit)
+
+
+@contextlib.contextmanager
+def _opened(settings: CollectSettings, reporter: Reporter) -> Iterator["RayLauncher"]:
     suite = suite_of(settings.suite, settings.env_python)
-    suite.check()
     with open_cluster(settings.ray_address) as cluster:
         resource = settings.worker_resource
         shares = plan_shares(

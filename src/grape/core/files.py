@@ -8,6 +8,7 @@ processes of other machines (or containers) that share the folder.
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ __all__ = [
     "content_hash",
     "file_hash",
     "in_use",
+    "iterate_jsonl",
     "read_json",
     "read_json_mapping",
     "read_jsonl",
@@ -41,6 +43,9 @@ __all__ = [
     "write_jsonl",
     "write_text",
 ]
+
+
+_LONGEST_LINE = 2**24
 
 
 @contextlib.contextmanager
@@ -110,8 +115,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON object a line atomically."""
-    write_text(path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows))
+    """Write one JSON object a line atomically; the rows are taken one after another."""
+    with atomic_writer(path) as handle:
+        for row in rows:
+            handle.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
 def read_json(path: Path, *, hint: str = "Run the verb that writes it again.", within: Path | None = None) -> Any:
@@ -169,6 +176,32 @@ def read_jsonl(
         parse_json(line, f"{path}, line {number}:", hint=hint, allow_nonfinite=allow_nonfinite)
         for number, line in enumerate(lines, start=1)
     ]
+
+
+def iterate_jsonl(path: Path, *, hint: str, within: Path) -> Iterator[tuple[int, Any]]:
+    """Lines of a file with one JSON object a line, read one after another.
+
+    Args:
+        path: The file.
+        hint: What the reader can do where the file is not readable.
+        within: The file must lie in this folder after all links are resolved.
+
+    Yields:
+        Position of the line's first byte, and its value.
+
+    Raises:
+        DataError: The file is missing, or a line is no JSON or longer than 16 MiB; the line's number is named.
+    """
+    with open_file(path, within=within) as handle:
+        place = 0
+        for number in itertools.count(1):
+            line = handle.readline(_LONGEST_LINE)
+            if not line:
+                return
+            if len(line) == _LONGEST_LINE:
+                raise DataError(f"{path}, line {number}: it has more than {_LONGEST_LINE:,} bytes.", hint)
+            yield place, parse_json(line.removesuffix(b"\n"), f"{path}, line {number}:", hint=hint)
+            place += len(line)
 
 
 def read_yaml_mapping(path: Path, most_bytes: int) -> dict[str, Any]:

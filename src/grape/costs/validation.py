@@ -4,32 +4,19 @@ Successes and failures are ranked with the simulator's verdict hidden, so that i
 the verdict, which every specification charges, any costs at all would tell the two apart.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from grape.core.preferences import StageScore
-from grape.core.seeds import derive_rng
 from grape.core.settings import Range, setting
 from grape.core.trajectories import Trajectory
-from grape.costs.evaluation import evaluate, unavailable_constraints
 from grape.costs.report_card import ReportCard, TrialCheck
 from grape.costs.specification import CostSpecification, specification_hash
-from grape.costs.trial_measures import (
-    area_under_curve,
-    beginning,
-    boundary_agreement,
-    concordance,
-    with_noise,
-    without_verdict,
-)
+from grape.costs.trial_measures import area_under_curve, concordance
+from grape.costs.tried_episodes import TriedEpisode, experts_among, try_episode
 
-__all__ = ["CRITERIA", "ValidationCriteria", "validate_specification"]
-
-PREFIXES = 10
-"""First parts of an expert's episode, evenly spaced, at which its cost so far is looked at."""
+__all__ = ["CRITERIA", "ValidationCriteria", "report_on", "validate_specification"]
 
 CRITERIA = "Criteria"
 """Their group on help pages."""
@@ -63,23 +50,6 @@ class ValidationCriteria:
     min_agreement: float = setting(0.5, group=CRITERIA, range=Range(0, 1), common=True)
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """One trajectory with the verdict hidden, and what it cost."""
-
-    trajectory: Trajectory
-    success: bool
-    stages: tuple[StageScore, ...]
-
-    @property
-    def cost(self) -> float:
-        return _total(self.stages)
-
-    @property
-    def start(self) -> tuple[str, int]:
-        return self.trajectory.meta.task, self.trajectory.meta.initial_state
-
-
 def validate_specification(
     specification: CostSpecification,
     trajectories: Sequence[Trajectory],
@@ -106,14 +76,24 @@ def validate_specification(
     """
     criteria = criteria or ValidationCriteria()
     trajectories = [trajectory for trajectory in trajectories if trajectory.meta.success is not None]
-    tried, noisy = [], []
-    for trajectory in trajectories:
-        hidden = without_verdict(trajectory)
-        tried.append(_Tried(hidden, bool(trajectory.meta.success), evaluate(specification, hidden)))
-        noisy.append(_noisy_costs(specification, hidden, criteria, seed))
+    experts = experts_among([trajectory.meta for trajectory in trajectories])
+    tried = []
+    for trajectory, is_expert in zip(trajectories, experts, strict=True):
+        tried.append(try_episode(specification, trajectory, criteria.noise, criteria.draws, seed, is_expert=is_expert))
         advance()
-    solved = [(shown, item) for shown, item in zip(trajectories, tried, strict=True) if item.success]
-    experts = [pair for pair in solved if pair[0].meta.operator == "clean"] or solved
+    return report_on(specification, tried, criteria)
+
+
+def report_on(
+    specification: CostSpecification, tried: Sequence[TriedEpisode], criteria: ValidationCriteria
+) -> ReportCard:
+    """What the trial of a specification on all episodes found.
+
+    Args:
+        specification: What was tried.
+        tried: What :func:`~grape.costs.tried_episodes.try_episode` found of each episode of known outcome.
+        criteria: What it must reach; noise and draws as in the trial.
+    """
     return ReportCard(
         source=specification.source or specification.task,
         hash=specification_hash(specification),
@@ -121,27 +101,20 @@ def validate_specification(
         successes=sum(item.success for item in tried),
         states=len({item.start for item in tried}),
         checks=(
-            _finite(specification, trajectories, tried, criteria),
-            _falls(specification, experts, criteria),
-            _trend(specification, experts, criteria),
+            _finite(tried, criteria),
+            _falls(tried, criteria),
+            _trend(tried, criteria),
             _ranks(tried, criteria),
-            _stable(tried, noisy, criteria),
+            _stable(tried, criteria),
             _boundaries(tried, criteria),
         ),
     )
 
 
-def _finite(
-    specification: CostSpecification,
-    trajectories: Sequence[Trajectory],
-    tried: Sequence[_Tried],
-    criteria: ValidationCriteria,
-) -> TrialCheck:
-    judged = [stages for item in tried for stages in (item.stages,)]
-    judged += [evaluate(specification, trajectory) for trajectory in trajectories if trajectory.meta.success]
-    finite = bool(np.isfinite([_total(stages) for stages in judged]).all())
-    entered = sum(len(stage.constraints) for item in tried for stage in item.stages if stage.reached)
-    lost = [place for item in tried for place in unavailable_constraints(item.stages)]
+def _finite(tried: Sequence[TriedEpisode], criteria: ValidationCriteria) -> TrialCheck:
+    finite = all(item.finite for item in tried)
+    entered = sum(item.entered for item in tried)
+    lost = [place for item in tried for place in item.unavailable]
     share = len(lost) / entered if entered else 0.0
     if not finite:
         sentence = "A cost is not finite."
@@ -154,19 +127,11 @@ def _finite(
     return TrialCheck("finite", passed, share, criteria.max_unavailable, sentence, {"all_finite": finite})
 
 
-def _falls(
-    specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
-) -> TrialCheck:
+def _falls(tried: Sequence[TriedEpisode], criteria: ValidationCriteria) -> TrialCheck:
     """At the end of each stage an expert's episode so far costs less than at the end of the one before."""
-    falls, not_cheaper = [], []
-    for shown, _ in experts:
-        stages = evaluate(specification, shown)
-        ends = sorted({0, *(stage.end for stage in stages[:-1] if stage.done)})
-        costs = [_total(evaluate(specification, beginning(shown, end))) for end in ends]
-        falls += [after < before for before, after in itertools.pairwise(costs)]
-        for end, (before, after) in zip(ends[1:], itertools.pairwise(costs), strict=True):
-            if not after < before:
-                not_cheaper.append(next(stage.name for stage in stages if stage.end == end))
+    experts = [item for item in tried if item.is_expert]
+    falls = [fell for item in experts for fell in item.falls]
+    not_cheaper = [stage for item in experts for stage in item.not_cheaper]
     if not falls:
         sentence = "No success was recorded to follow its costs." if not experts else "No expert finished a stage."
         return TrialCheck("falls", False if experts else None, None, criteria.min_fall, sentence)
@@ -179,17 +144,9 @@ def _falls(
     )
 
 
-def _trend(
-    specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
-) -> TrialCheck:
+def _trend(tried: Sequence[TriedEpisode], criteria: ValidationCriteria) -> TrialCheck:
     """Along an expert's way the cost so far tends to fall."""
-    correlations = []
-    for _, item in experts:
-        steps = item.trajectory.steps
-        at = sorted(set(np.linspace(0, steps, PREFIXES).round().astype(int).tolist()))
-        if len(at) > 1:
-            costs = [_total(evaluate(specification, beginning(item.trajectory, step))) for step in at]
-            correlations.append(_kendall(costs))
+    correlations = [item.trend for item in tried if item.trend is not None]
     if not correlations:
         return TrialCheck("trend", None, None, criteria.max_trend, "No success was recorded to follow its costs.")
     tau = float(np.mean(correlations))
@@ -197,7 +154,7 @@ def _trend(
     return TrialCheck("trend", tau <= criteria.max_trend, tau, criteria.max_trend, sentence)
 
 
-def _ranks(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
+def _ranks(tried: Sequence[TriedEpisode], criteria: ValidationCriteria) -> TrialCheck:
     costs, success, starts = _columns(tried)
     auc = area_under_curve(costs, success, starts)
     if auc is None:
@@ -222,7 +179,7 @@ def _ranks(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
     return TrialCheck("ranks", passed, auc.value, criteria.min_auc, sentence, facts)
 
 
-def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: ValidationCriteria) -> TrialCheck:
+def _stable(tried: Sequence[TriedEpisode], criteria: ValidationCriteria) -> TrialCheck:
     costs, success, starts = _columns(tried)
     same = _same_start(starts)
     solved = np.asarray(success)
@@ -234,7 +191,7 @@ def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: Vali
     clean = np.asarray(costs)
     flips, all_flips = {}, {}
     for number, rms in enumerate(criteria.noise):
-        displaced = np.stack([draws[number] for draws in noisy])
+        displaced = np.array([item.noisy[number] for item in tried])
         flips[f"{rms:g}"] = _flipped(clean, displaced, decisive)
         all_flips[f"{rms:g}"] = _flipped(clean, displaced, same & ~np.eye(len(clean), dtype=bool))
     value = max(share or 0.0 for share in flips.values())
@@ -244,8 +201,8 @@ def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: Vali
     return TrialCheck("stable", value <= criteria.max_flips, value, criteria.max_flips, sentence, facts)
 
 
-def _boundaries(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
-    agreements = [boundary_agreement(item.trajectory, item.stages) for item in tried if item.success]
+def _boundaries(tried: Sequence[TriedEpisode], criteria: ValidationCriteria) -> TrialCheck:
+    agreements = [item.boundaries for item in tried if item.boundaries is not None]
     events = sum(item.events for item in agreements)
     if not events:
         sentence = "No closing or opening of the gripper was recorded in a success to compare stage boundaries with."
@@ -261,26 +218,6 @@ def _boundaries(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialC
     return TrialCheck("boundaries", share >= criteria.min_agreement, share, criteria.min_agreement, sentence, facts)
 
 
-def _noisy_costs(
-    specification: CostSpecification, trajectory: Trajectory, criteria: ValidationCriteria, seed: int
-) -> np.ndarray:
-    """Cost under each noise and draw, ``(noises, draws)``."""
-    return np.array(
-        [
-            [
-                _total(evaluate(specification, with_noise(trajectory, rms, _rng(trajectory, seed, number, draw))))
-                for draw in range(criteria.draws)
-            ]
-            for number, rms in enumerate(criteria.noise)
-        ]
-    ).reshape(len(criteria.noise), criteria.draws)
-
-
-def _rng(trajectory: Trajectory, seed: int, number: int, draw: int) -> np.random.Generator:
-    meta = trajectory.meta
-    return derive_rng(seed, "keypoint noise", meta.task, meta.episode_id, meta.operator, meta.policy_hash, number, draw)
-
-
 def _flipped(clean: np.ndarray, displaced: np.ndarray, pairs: np.ndarray) -> float | None:
     """Share of ranked pairs whose order the displaced costs ``(E, draws)`` turn round."""
     before = np.sign(clean[:, None] - clean[None, :])
@@ -291,21 +228,10 @@ def _flipped(clean: np.ndarray, displaced: np.ndarray, pairs: np.ndarray) -> flo
     return float((after == -before[:, :, None])[ranked].mean())
 
 
-def _columns(tried: Sequence[_Tried]) -> tuple[list[float], list[bool], list[tuple[str, int]]]:
+def _columns(tried: Sequence[TriedEpisode]) -> tuple[list[float], list[bool], list[tuple[str, int]]]:
     return [item.cost for item in tried], [item.success for item in tried], [item.start for item in tried]
 
 
 def _same_start(starts: Sequence[tuple[str, int]]) -> np.ndarray:
     codes = np.unique([repr(start) for start in starts], return_inverse=True)[1] if starts else np.zeros(0)
     return np.equal(codes[:, None], codes[None, :])
-
-
-def _kendall(values: Sequence[float]) -> float:
-    """Kendall's tau of values and their positions: -1 where they only fall."""
-    array = np.asarray(values)
-    order = np.sign(array[None, :] - array[:, None])[np.triu_indices(len(array), 1)]
-    return float(order.mean()) if len(order) else 0.0
-
-
-def _total(stages: Sequence[StageScore]) -> float:
-    return sum(stage.cost for stage in stages)

@@ -28,7 +28,9 @@ from grape.costs.suite_specifications import (
     specification_source,
     specification_suites,
 )
-from grape.costs.validation import CRITERIA, ValidationCriteria, validate_specification
+from grape.costs.tried_episodes import RecordedTrial, TriedEpisode, experts_among
+from grape.costs.validation import CRITERIA, ValidationCriteria, report_on
+from grape.mapping import MappingSettings, open_mapper
 from grape.store import EpisodeStore
 
 __all__ = [
@@ -45,6 +47,9 @@ __all__ = [
     "run_costs_validate",
     "show_specification",
 ]
+
+_SHARD = 8
+"""Episodes that a worker tries at a time: a second's work or so."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class CostsSchemaSettings:
 
 
 @dataclass(frozen=True)
-class CostsValidateSettings(ValidationCriteria):
+class CostsValidateSettings(ValidationCriteria, MappingSettings):
     """Try a cost specification on recorded episodes of its task before it is used.
 
     Good recordings hold experts, failures and perturbed episodes from the same initial states, e.g. 'grape collect'
@@ -208,19 +213,30 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     if not all(math.isfinite(rms) and rms > 0.0 for rms in settings.noise):
         raise SettingsError(f"--noise is {settings.noise}.", "Give lengths in meters above 0, e.g. 0.01 0.02.")
     specification = find_specification(settings.target)
-    recorded = episodes_of_task(settings.store, specification, settings.task)
-    episodes = [episode for episode in recorded if episode.meta.success is not None]
-    if not episodes:
+    recorded = [
+        (store, store.meta(name)) for store, name in find_episodes(settings.store, specification, settings.task)
+    ]
+    known = [(store, meta) for store, meta in recorded if meta.success is not None]
+    if not known:
         raise CompatibilityError(
             f"The outcome of all {len(recorded)} episodes is unknown, and a trial compares successes with failures.",
             "Give a store whose outcomes are known.",
         )
-    if len(episodes) < len(recorded):
-        reporter.warn(f"{len(recorded) - len(episodes)} of {len(recorded)} episodes have no known outcome: left out.")
-    first = episodes[0]
+    if len(known) < len(recorded):
+        reporter.warn(f"{len(recorded) - len(known)} of {len(recorded)} episodes have no known outcome: left out.")
+    first = known[0][0].read(known[0][1].episode_id, frames=False)
     check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
-    with reporter.progress("trying", len(episodes)) as progress:
-        card = validate_specification(specification, episodes, settings, seed=settings.seed, advance=progress.advance)
+    trial = RecordedTrial(specification, settings.noise, settings.draws, settings.seed)
+    experts = experts_among([meta for _, meta in known])
+    episodes = [
+        (store.path, meta.episode_id, is_expert) for (store, meta), is_expert in zip(known, experts, strict=True)
+    ]
+    tried: list[TriedEpisode] = []
+    with open_mapper(settings, reporter) as mapper, reporter.progress("trying", len(episodes)) as progress:
+        for part in mapper.map(trial, mapper.shards(episodes, _SHARD)):
+            tried += part
+            progress.advance(len(part))
+    card = report_on(specification, tried, settings)
     return {"text": card_text(card), "stores": list(map(str, settings.store)), **card.to_dict()}
 
 

@@ -13,6 +13,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.runs import RunFolder, open_run
 from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
+from grape.mapping import MappingSettings, open_mapper
 from grape.store import EpisodeStore
 from grape.store.rlds.collection import write_collection
 from grape.store.rlds.columns import ActionSource, ImageEncoding
@@ -29,7 +30,7 @@ _CONTENT, _SPLIT = "Content", "Splits and files"
 
 
 @dataclass(frozen=True)
-class RldsExportSettings:
+class RldsExportSettings(MappingSettings):
     """Write preference pairs, or a collection, as RLDS data sets that tensorflow_datasets and the public loaders read.
 
     Pairs become two data sets, OUT/chosen/rlds_np_rollout/1.0.0 and OUT/rejected/rlds_np_rollout/1.0.0, whose episodes
@@ -94,7 +95,10 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
             return finished_summary
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)
-        with reporter.progress(f"Exporting {source.kind}", source.work) as progress:
+        with (
+            open_mapper(settings, reporter) as mapper,
+            reporter.progress(f"Exporting {source.kind}", source.work) as progress,
+        ):
             if source.pairs:
                 facts = write_pairs(
                     folder,
@@ -102,6 +106,7 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
                     source.pairs,
                     gripper=gripper,
                     division=_division(settings),
+                    mapper=mapper,
                     progress=progress,
                 )
             else:
@@ -114,6 +119,7 @@ def run_export_rlds(settings: RldsExportSettings, reporter: Reporter = SILENT) -
                     actions=settings.actions,
                     encoding=settings.pictures,
                     division=_division(settings),
+                    mapper=mapper,
                     progress=progress,
                 )
         summary = {"kind": f"rlds {source.kind}", "gripper": gripper, **facts}
@@ -138,7 +144,7 @@ def _check(settings: RldsExportSettings) -> None:
     if settings.pairs is not None:
         if not settings.val_fraction:
             raise SettingsError("--val-fraction is 0.", "Readers of pair sets need a split val: give more.")
-        defaults = RldsExportSettings(settings.out)
+        defaults = RldsExportSettings(out=settings.out)
         idle = [
             item.name
             for item in dataclasses.fields(settings)

@@ -5,6 +5,7 @@
 in memory: :func:`score_trajectories` and :func:`make_pairs`.
 """
 
+from grape.preferences.curves import with_curves
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS, Calibration, RawTerms, calibrate, weighted_terms
 from grape.preferences.memory import (
     PreferencePairs,
@@ -16,7 +17,7 @@ from grape.preferences.memory import (
 )
 from grape.preferences.pair import run_pair
 from grape.preferences.pair_settings import PairSettings, check_pair
-from grape.preferences.records import read_pairs, read_scores, recorded_stores
+from grape.preferences.records import ScoreFile, open_scores, read_pairs, read_scores, recorded_stores
 from grape.preferences.score import ScoreSettings, check_score, run_score
 
 __all__ = [
@@ -25,12 +26,14 @@ __all__ = [
     "PairSettings",
     "PreferencePairs",
     "RawTerms",
+    "ScoreFile",
     "ScoreSettings",
     "ScoredTrajectories",
     "calibrate",
     "check_pair",
     "check_score",
     "make_pairs",
+    "open_scores",
     "read_pairs",
     "read_scores",
     "recorded_stores",
@@ -40,4 +43,5 @@ __all__ = [
     "save_scores",
     "score_trajectories",
     "weighted_terms",
+    "with_curves",
 ]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from grape.core.preferences import PreferencePair, Score
 from grape.core.seeds import derive_rng
 from grape.judges import Judgment
-from grape.preferences.pairing import RANKING, Mode, StateCensus, kind_of_state, states_of, successes_of
+from grape.preferences.pairing import RANKING, Mode, StateCensus, Whole, kind_of_state, states_of, successes_of
 from grape.preferences.reasons import judged_reason
 
 __all__ = ["JUDGED_MODES", "judged_pairs"]
@@ -42,6 +42,7 @@ def judged_pairs(
     instructions: Mapping[str, str],
     known: frozenset[frozenset[str]] | None = None,
     advance: Callable[[], None] = lambda: None,
+    whole: Whole = lambda score: score,
 ) -> tuple[list[list[PreferencePair]], dict[str, StateCensus]]:
     """Pairs of each initial state that gives any, and the census of each task.
 
@@ -59,6 +60,7 @@ def judged_pairs(
         instructions: What each episode's policy was told, by episode id.
         known: The couples about which the judge can be asked; None for any.
         advance: Called once a state.
+        whole: Gives the stages of scores that come without them.
     """
     groups: list[list[PreferencePair]] = []
     census: dict[str, StateCensus] = {}
@@ -90,7 +92,8 @@ def judged_pairs(
                 name = f"{task}-s{initial_state:05d}"
                 pair_id = f"{name}-p{numbers.setdefault(name, 0):02d}"
                 numbers[name] += 1
-                pairs.append(_pair(pair_id, by_id[chosen], by_id[rejected], lead, label, mode, judgment.reason))
+                sides = whole(by_id[chosen]), whole(by_id[rejected])
+                pairs.append(_pair(pair_id, *sides, lead, label, mode, judgment.reason))
         count = StateCensus(**{kind: 1}, used=int(bool(pairs)), narrow=narrow, failed=failed, pairs=len(pairs))
         census[task] = census.get(task, StateCensus()) + count
         if pairs:

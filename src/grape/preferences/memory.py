@@ -1,6 +1,6 @@
 """Scores and pairs of trajectories in memory: what ``grape score`` and ``grape pair`` compute, without folders."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,17 @@ from grape.core.settings import settings_from_dict
 from grape.core.tables import Table
 from grape.core.trajectories import Trajectory
 from grape.costs import CostSpecification, specification_hash
+from grape.preferences.curves import CURVES_FILE, EPISODES_PER_GROUP, curves_table, write_curves
 from grape.preferences.pair import select_pairs
 from grape.preferences.pair_settings import PairSettings, check_pair
-from grape.preferences.records import PAIRS_FILE, SCORES_FILE, pair_to_row, score_to_row, store_reference
+from grape.preferences.records import (
+    PAIRS_FILE,
+    SCORES_FILE,
+    pair_to_row,
+    score_to_row,
+    score_with_curves_to_row,
+    store_reference,
+)
 from grape.preferences.score import ScoreSettings, check_score, score_by
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
@@ -249,7 +257,11 @@ def save_pairs(folder: Path, pairs: Iterable[PreferencePair], store: EpisodeStor
         raise DataError("There are no pairs to learn from.", "Make some with grape.make_pairs.")
     for row in rows:
         store.meta(row["chosen"]), store.meta(row["rejected"])
-    return _save(folder, "pair", PairSettings(scores=scores, out=folder), PAIRS_FILE, rows, {"pairs": len(rows)}, store)
+    run = open_run(folder, "pair", PairSettings(scores=scores, out=folder), {"pairs": content_hash(rows)})
+    if run.done is None:
+        write_jsonl(folder / PAIRS_FILE, rows)
+        run.finish({"pairs": len(rows), **store_reference(store, folder)})
+    return folder
 
 
 def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -> Path:
@@ -264,29 +276,20 @@ def save_scores(folder: Path, scored: ScoredTrajectories, store: EpisodeStore) -
         DataError: There are no scores, or an episode is missing.
         CompatibilityError: The folder holds other scores.
     """
-    rows = [score_to_row(score) for score in scored]
+    rows = [score_with_curves_to_row(score) for score in scored]
     if not rows:
         raise DataError("There are no scores to learn from.", "Make some with grape.score_trajectories.")
     for row in rows:
         store.meta(row["episode_id"])
     settings = ScoreSettings(store=tuple(part.path for part in store.parts), out=folder)
-    return _save(folder, "score", settings, SCORES_FILE, rows, scored.summary, store)
-
-
-def _save(
-    folder: Path,
-    verb: str,
-    settings: PairSettings | ScoreSettings,
-    file: str,
-    rows: Sequence[Mapping[str, Any]],
-    summary: Mapping[str, Any],
-    store: EpisodeStore,
-) -> Path:
-    """Write a verb's folder whose rows were made in memory, unless it is there; returns it."""
-    run = open_run(folder, verb, settings, {file.removesuffix(".jsonl"): content_hash(rows)})
+    run = open_run(folder, "score", settings, {"scores": content_hash(rows)})
     if run.done is None:
-        write_jsonl(folder / file, rows)
-        run.finish({**summary, **store_reference(store, folder)})
+        stages = [(score.episode_id, score.stages) for score in scored]
+        groups = range(0, len(stages), EPISODES_PER_GROUP)
+        tables = (curves_table(stages[first : first + EPISODES_PER_GROUP]) for first in groups)
+        write_curves(folder / CURVES_FILE, tables)
+        write_jsonl(folder / SCORES_FILE, map(score_to_row, scored))
+        run.finish({**scored.summary, **store_reference(store, folder)})
     return folder
 
 

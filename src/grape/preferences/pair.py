@@ -19,8 +19,8 @@ from grape.preferences.pairing import RANKING, StateCensus, limit_pairs, pairs_o
 from grape.preferences.records import (
     PAIRS_FILE,
     SCORES_FILE,
+    ScoreFile,
     load_scorer_values,
-    load_scores,
     pair_to_row,
     store_reference,
     stores_of_summary,
@@ -55,7 +55,7 @@ def run_pair(settings: PairSettings, reporter: Reporter = SILENT) -> Mapping[str
     """
     choice = check_pair(settings)
     scored = load_summary(settings.scores, "score")
-    scores = load_scores(settings.scores / SCORES_FILE)
+    scores = ScoreFile(settings.scores / SCORES_FILE)
     warn_of_old_scores(settings.scores, scored, reporter)
     store = open_stores(stores_of_summary(scored, settings.scores, "score"))
     selected, run = None, None
@@ -112,7 +112,7 @@ def select_pairs(
 
     Args:
         settings: How; paths are not read.
-        scores: By episode id.
+        scores: By episode id; of those in a file, stages are read for what becomes a pair.
         episodes: The episodes that were scored.
         scored: The summary of scoring.
         where: What messages call it.
@@ -125,6 +125,7 @@ def select_pairs(
         DataError: An episode is missing, or the summary does not say how scores were calibrated.
         NoPairsError: No pair can be made.
     """
+    given, scores = scores, scores.brief if isinstance(scores, ScoreFile) else scores
     common: dict[str, Any] = {
         "mode": settings.mode,
         "m": settings.m,
@@ -134,6 +135,7 @@ def select_pairs(
         "among_successes": settings.among_successes,
         "seed": settings.seed,
         "instructions": _instructions(episodes, scores),
+        "whole": lambda score: given[score.episode_id],
     }
     noise = ScoreNoise.of_summary(scored, {score.task for score in scores.values()}, where)
     facts: dict[str, Any] = {}
@@ -153,8 +155,9 @@ def select_pairs(
         raise _no_pair(settings, overall, facts.get("judge", {}).get("unanswered", 0), kept=folder is not None)
     limited = limit_pairs(groups, per_state=settings.max_pairs_per_state, total=settings.max_pairs, seed=settings.seed)
     read = functools.partial(episodes.read, frames=False)
+    parts = given if settings.cut == "stage" else scores
     cut = [
-        cut_pair(pair, settings.cut, (scores[pair.chosen], scores[pair.rejected]), read, settings.cut_distance)
+        cut_pair(pair, settings.cut, (parts[pair.chosen], parts[pair.rejected]), read, settings.cut_distance)
         for pair in limited
     ]
     pairs = _weighted(settings, cut)

@@ -34,7 +34,7 @@ Randomness is a function of the seed, the task and the initial state (and stage)
 scores.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -50,6 +50,7 @@ __all__ = [
     "RANKING",
     "Mode",
     "StateCensus",
+    "Whole",
     "kind_of_state",
     "limit_pairs",
     "pairs_of_states",
@@ -63,6 +64,8 @@ RANKING: tuple[Mode, ...] = ("best-worst", "top-bottom")
 """Modes in which the score decides who is chosen."""
 
 T = TypeVar("T")
+
+Whole = Callable[[Score], Score]
 
 State = tuple[str, int, str]
 """Task, initial state and instruction: what trajectories must share to be compared."""
@@ -129,6 +132,7 @@ def pairs_of_states(
     seed: int = 0,
     instructions: Mapping[str, str] | None = None,
     noise: ScoreNoise | None = None,
+    whole: Whole = lambda score: score,
 ) -> tuple[list[list[PreferencePair]], dict[str, StateCensus]]:
     """Pairs of each initial state that gives any, and the census of each task.
 
@@ -149,6 +153,7 @@ def pairs_of_states(
         seed: For what is random.
         instructions: What each episode's policy was told, by episode id: only equal ones are compared.
         noise: Of the scores; None is rounding alone.
+        whole: Gives scores that come without stages theirs; called for what becomes a pair, and stage-wise for all.
     """
     groups: list[list[PreferencePair]] = []
     census: dict[str, StateCensus] = {}
@@ -161,6 +166,8 @@ def pairs_of_states(
         narrow = failed = 0
         eligible = len(members) > 1 and (kind == "mixed" or not require_mixed_outcomes)
         couples = _stage_couples if stage_wise else _episode_couples
+        if stage_wise and eligible:
+            members = [whole(score) for score in members]
         for couple in couples(members, mode, m, seed, noise or ScoreNoise()) if eligible else ():
             if chosen_must_succeed and couple.chosen.success is not True:
                 failed += 1
@@ -170,6 +177,8 @@ def pairs_of_states(
                 # Counted over states that differ in the instruction alone.
                 if random_rejected:
                     couple = _with_random_rejected(couple, members, seed)
+                if not stage_wise:
+                    couple = replace(couple, chosen=whole(couple.chosen), rejected=whole(couple.rejected))
                 place = "-".join([task, f"s{initial_state:05d}", *([couple.stages[0].name] if couple.stages else [])])
                 pairs.append(_pair(couple, mode, f"{place}-p{numbers.setdefault(place, 0):02d}"))
                 numbers[place] += 1

@@ -1,14 +1,16 @@
 """Folders and lines of scores and pairs, read back strictly: a wrong line is named, nothing is guessed."""
 
+import dataclasses
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from grape.core.errors import DataError
-from grape.core.files import read_jsonl
+from grape.core.files import iterate_jsonl, read_jsonl
 from grape.core.preferences import PreferencePair, Score
-from grape.core.reading import decode, encode
+from grape.core.reading import decode, encode, open_file, parse_json
 from grape.core.repositories import address_in_cache, hub_address, local_folder
 from grape.core.runs import load_summary
 from grape.scorers import ScorerValues, is_label, load_values
@@ -18,15 +20,18 @@ __all__ = [
     "PAIRS_FILE",
     "SCORERS_FOLDER",
     "SCORES_FILE",
+    "ScoreFile",
     "load_pairs",
     "load_scorer_values",
     "load_scores",
+    "open_scores",
     "pair_to_row",
     "portable_path",
     "read_pairs",
     "read_scores",
     "recorded_stores",
     "score_to_row",
+    "score_with_curves_to_row",
     "store_reference",
     "stores_of_summary",
 ]
@@ -39,7 +44,16 @@ _FIX = "Do not edit the file; delete its folder and run the verb that writes it 
 
 
 def score_to_row(score: Score) -> dict[str, Any]:
-    """JSON value of a score. Curves, which are for plots only, keep five digits."""
+    """JSON value of a score without its curves, which have a file of their own (:mod:`grape.preferences.curves`)."""
+    row = score_with_curves_to_row(score)
+    for stage in row["stages"]:
+        for constraint in stage["constraints"]:
+            del constraint["curve"]
+    return row
+
+
+def score_with_curves_to_row(score: Score) -> dict[str, Any]:
+    """JSON value of a score with its curves to five digits, as releases wrote it that had no file of curves."""
     row: dict[str, Any] = encode(score)
     if not row["external"]:
         del row["external"]
@@ -60,6 +74,49 @@ def pair_to_row(pair: PreferencePair) -> dict[str, Any]:
     return row
 
 
+class ScoreFile(Mapping[str, Score]):
+    """Scores of a file by episode id, of which memory holds what ranks them: stages are read when they are asked for.
+
+    Args:
+        path: The file; all of it is read and checked once.
+
+    Attributes:
+        folder: The folder that it lies in.
+        brief: The scores without their stages, in the file's order.
+
+    Raises:
+        DataError: As :func:`load_scores`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.parent
+        self._path = path
+        self._places: dict[str, int] = {}
+        self.brief: dict[str, Score] = {}
+        tasks: dict[str, str] = {}
+        for place, score in _checked_scores(path):
+            terms = {sys.intern(name): value for name, value in score.terms.items()}
+            task = tasks.setdefault(score.task, score.task)
+            self.brief[score.episode_id] = dataclasses.replace(score, task=task, terms=terms, stages=())
+            self._places[score.episode_id] = place
+
+    def __len__(self) -> int:
+        return len(self.brief)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.brief)
+
+    def __getitem__(self, episode_id: str) -> Score:
+        place = self._places[episode_id]
+        with open_file(self._path, within=self._path.parent) as handle:
+            handle.seek(place)
+            line = handle.readline()
+        score = decode(Score, parse_json(line, str(self._path), hint=_FIX), str(self._path), _FIX)
+        if score.episode_id != episode_id:
+            raise DataError(f"{self._path} has changed while it was read.", _FIX)
+        return score
+
+
 def load_scores(path: Path) -> dict[str, Score]:
     """Scores of a file by episode id, in the file's order.
 
@@ -67,20 +124,26 @@ def load_scores(path: Path) -> dict[str, Score]:
         DataError: The file is missing, or a line is no score, repeats an episode or has other terms; file and line are
             named.
     """
-    scores: dict[str, Score] = {}
-    for number, row in enumerate(read_jsonl(path, hint=_FIX, within=path.parent), start=1):
+    return {score.episode_id: score for _, score in _checked_scores(path)}
+
+
+def _checked_scores(path: Path) -> Iterator[tuple[int, Score]]:
+    """Scores of a file with the places of their lines, read one after another; errors as :func:`load_scores`."""
+    known: set[str] = set()
+    expected: list[str] | None = None
+    for number, (place, row) in enumerate(iterate_jsonl(path, hint=_FIX, within=path.parent), start=1):
         score = decode(Score, row, f"{path}, line {number}", _FIX)
-        if score.episode_id in scores:
+        if score.episode_id in known:
             raise DataError(f"{path}, line {number}: episode {score.episode_id} has a score already.", _FIX)
-        first = next(iter(scores.values()), score)
-        if score.terms.keys() != first.terms.keys():
+        known.add(score.episode_id)
+        expected = list(score.terms) if expected is None else expected
+        if score.terms.keys() != set(expected):
             raise DataError(
                 f"{path}, line {number}: the score has the terms {', '.join(score.terms)}, the first one of the file "
-                f"{', '.join(first.terms)}.",
+                f"{', '.join(expected)}.",
                 _FIX,
             )
-        scores[score.episode_id] = score
-    return scores
+        yield place, score
 
 
 def load_scorer_values(folder: Path, summary: Mapping[str, Any]) -> dict[str, ScorerValues]:
@@ -200,3 +263,9 @@ def read_scores(folder: Path) -> dict[str, Score]:
     """
     load_summary(folder, "score")
     return load_scores(folder / SCORES_FILE)
+
+
+def open_scores(folder: Path) -> ScoreFile:
+    """The same, of which memory holds what ranks them alone."""
+    load_summary(folder, "score")
+    return ScoreFile(folder / SCORES_FILE)

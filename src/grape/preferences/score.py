@@ -1,6 +1,7 @@
 """The verb ``score``: what every recorded episode was worth, without simulator or policy."""
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from grape.core.files import write_json, write_jsonl
 from grape.core.runs import is_complete, open_run, read_run_settings, recorded_inputs
 from grape.core.settings import Range, check_ranges, setting
 from grape.costs import OBJECTIVES, specification_hash
+from grape.mapping import MappingSettings, open_mapper
+from grape.preferences.curves import CURVES_FILE, write_curves
 from grape.preferences.gcpg import PUBLISHED_WEIGHTS
+from grape.preferences.pricing import PricedShards
 from grape.preferences.records import SCORERS_FOLDER, SCORES_FILE, score_to_row, store_reference
 from grape.preferences.scoring import score_episodes
 from grape.preferences.specifications import check_recorded_names, check_success_counts, choose_specifications
@@ -30,12 +34,14 @@ __all__ = [
 ]
 
 CALIBRATION_FILE = "calibration.json"
+_SHARDS = "priced"
+"""Folder of prices while a run is under way."""
 _REWARD, _COSTS, _SCORERS = "Reward", "Costs", "Scorers"
 _Normalization = Literal["auto", "raw", "step-mean", "state-standardised", "task-standardised"]
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
+class ScoreSettings(MappingSettings):
     """Score recorded episodes: R_GCPG = lambda_1 R_self + lambda_2 R_ext + lambda_3 I_success (arXiv 2411.19309).
 
     R_self is the log-probability of what the policy sampled, R_ext = exp(-sum of stage costs), I_success is 0 or 1.
@@ -45,7 +51,8 @@ class ScoreSettings:
     Attributes:
         store: Episode store, the folder that grape collect wrote, or a data set of the hub as hf://NAMESPACE/NAME; or
             several, e.g. shards of one collection, which are scored as one.
-        out: Folder to write: scores.jsonl (one episode a line, with every stage and constraint) and calibration.json.
+        out: Folder to write: scores.jsonl (one episode a line, with every stage and constraint), curves.parquet (the
+            constraints over time, for the report) and calibration.json.
         costs: YAML cost specification, or a folder of them, that override the built-in ones of their tasks.
         calibrate: Choose weights, beta, normalization and thresholds from data and store them in calibration.json.
         weights: lambda_1, lambda_2, lambda_3 (not negative); the default is the published one. Calibration keeps
@@ -134,6 +141,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         inputs["scorers"] = {choice.label: choice.identity() for choice in choices}
     run = open_run(settings.out, "score", settings, inputs)
     if run.done is not None:
+        shutil.rmtree(settings.out / _SHARDS, ignore_errors=True)  # of a run that was killed right at its end
         if not warn_of_old_scores(settings.out, run.done, reporter) and hashes != today:
             changed = ", ".join(task for task in tasks if hashes.get(task) != today.get(task)) or "other tasks"
             reporter.warn(
@@ -143,13 +151,20 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
         return run.done
     values = score_by(choices, settings, store, reporter, settings.out / SCORERS_FOLDER)
     external = values.get(settings.external_reward)
-    scored = score_episodes(settings, store, unadjusted, by_hand, hashes, store.place, reporter, external)
+    shards = settings.out / _SHARDS
+    with open_mapper(settings, reporter) as mapper:
+        scored = score_episodes(
+            settings, store, unadjusted, by_hand, hashes, store.place, reporter, external, shards, mapper
+        )
+    if isinstance(scored.priced, PricedShards):
+        write_curves(settings.out / CURVES_FILE, scored.priced.curves())
     write_jsonl(settings.out / SCORES_FILE, map(score_to_row, scored.scores))
     write_json(settings.out / CALIBRATION_FILE, scored.calibration)
     summary = scored.summary(**store_reference(store, settings.out))
     if values:
         summary["scorers"] = {label: item.summary() for label, item in values.items()}
     run.finish(summary)
+    shutil.rmtree(shards, ignore_errors=True)
     return summary
 
 

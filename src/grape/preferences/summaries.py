@@ -1,12 +1,10 @@
 """What a set of scores says as a whole."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.preferences import Score
 from grape.costs import concordance
 from grape.preferences.gcpg import RawTerms, couples, outcome_groups
 
@@ -15,12 +13,13 @@ __all__ = ["summarize_scores"]
 Float64 = npt.NDArray[np.float64]
 
 
-def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
+def summarize_scores(raw: RawTerms, weighted: Float64, r_ext: Float64) -> dict[str, Any]:
     """Numbers for people, as JSON values.
 
     Args:
-        scores: One an episode.
-        raw: Their unweighted terms in the same order.
+        raw: Unweighted terms of all episodes.
+        weighted: The terms whose sum is R_GCPG, ``(E, 3)``, see :func:`grape.preferences.gcpg.weighted_terms`.
+        r_ext: R_ext, ``(E,)``; NaN where a task has no specification, so that nothing was priced.
 
     Returns:
         ``episodes``, ``successes``, ``success_rate`` of the known outcomes (None without any), ``unknown_outcomes``
@@ -34,22 +33,20 @@ def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         R_ext ``disagree``, and the shares of those in which each ``decides`` the order;
         ``tasks``: episodes, successes and means a task.
     """
-    gcpg = np.array([score.gcpg for score in scores])
-    # Where a task has no specification there are no stages, and nothing was priced.
-    r_ext = np.array([score.r_ext if score.stages or score.external else np.nan for score in scores])
+    gcpg = np.array([sum(terms) for terms in weighted.tolist()])
     r_step = raw.r_self / np.maximum(raw.steps, 1)
     tasks = {}
-    for number, name in enumerate(sorted({score.task for score in scores})):
+    for number, name in enumerate(raw.tasks):
         chosen = raw.task == number
         tasks[name] = {
             "episodes": int(chosen.sum()),
             **_outcomes(raw.success[chosen]),
             "means": _means(raw, r_step, r_ext, chosen),
         }
-    everything = np.ones(len(scores), dtype=bool)
+    everything = np.ones(len(gcpg), dtype=bool)
     terms = {"self": r_step, "ext": r_ext, "gcpg": gcpg}
     return {
-        "episodes": len(scores),
+        "episodes": len(gcpg),
         **_outcomes(raw.success),
         "means": _means(raw, r_step, r_ext, everything),
         "correlations": {
@@ -59,7 +56,7 @@ def summarize_scores(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
         "states": _states(raw),
         "upsets": _upsets(gcpg, raw),
         "concordance": _concordance(r_ext, raw),
-        "equal_outcomes": _equal_outcomes(scores, raw),
+        "equal_outcomes": _equal_outcomes(weighted, raw),
         "tasks": tasks,
     }
 
@@ -121,10 +118,9 @@ def _concordance(r_ext: Float64, raw: RawTerms) -> float | None:
     return concordance((-r_ext[known]).tolist(), (raw.success[known] > 0.5).tolist(), raw.state[known].tolist())[0]
 
 
-def _equal_outcomes(scores: Sequence[Score], raw: RawTerms) -> dict[str, Any]:
-    terms = np.array([[score.terms["self"], score.terms["ext"]] for score in scores])
+def _equal_outcomes(weighted: Float64, raw: RawTerms) -> dict[str, Any]:
     one, other = couples(outcome_groups(raw))
-    of_self, of_ext = (terms[one] - terms[other]).T
+    of_self, of_ext = (weighted[one, :2] - weighted[other, :2]).T
     opposed = of_self * of_ext < 0
     disagree = int(opposed.sum())
     decides = None

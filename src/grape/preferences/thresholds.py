@@ -8,6 +8,7 @@ follow from what is harmful, not from what is usual.
 
 import dataclasses
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from grape.core.preferences import ConstraintScore, StageScore
 from grape.costs.language import RESERVED_NAMES
 from grape.costs.specification import Constraint, CostSpecification
 
-__all__ = ["MIN_SUCCESSES", "Place", "calibrated_thresholds", "reprice", "thresholds_by_hand", "with_thresholds"]
+__all__ = ["MIN_SUCCESSES", "Place", "SuccessCosts", "reprice", "thresholds_by_hand", "with_thresholds"]
 
 MIN_SUCCESSES = 8
 """Successful episodes of a task below which its thresholds stay as they are."""
@@ -26,31 +27,48 @@ Place = tuple[int, str]
 """A constraint: number of its stage (that of the outcome comes last) and its name."""
 
 
-def calibrated_thresholds(
-    specification: CostSpecification, successes: Sequence[Sequence[StageScore]], quantile: float
-) -> dict[Place, float]:
-    """Thresholds that successes of the task suggest, only those that differ from the specification's.
+class SuccessCosts:
+    """Raw costs of a task's successes where thresholds may be raised, eight bytes each.
 
     Args:
-        specification: What the successes were priced with.
-        successes: Stages of the successful episodes.
-        quantile: In [0, 1]; 0.25: a quarter of the successes pay nothing.
+        specification: What the successes are priced with.
     """
-    if len(successes) < MIN_SUCCESSES:
-        return {}
-    thresholds = {}
-    for number, constraints in enumerate(_constraints(specification)):
-        for position, constraint in enumerate(constraints):
-            if "safety" in constraint.objectives:
-                continue
-            # A priced stage's completion, which has no threshold, comes before its constraints.
-            place = position - len(constraints)
-            costs = [stages[number].constraints[place].cost for stages in successes if stages[number].reached]
-            if len(costs) >= MIN_SUCCESSES:
-                threshold = float(np.quantile(costs, quantile))
-                if threshold > constraint.threshold:
-                    thresholds[number, constraint.name] = threshold
-    return thresholds
+
+    def __init__(self, specification: CostSpecification) -> None:
+        self._thresholds: dict[Place, float] = {}
+        self._costs: dict[Place, array[float]] = {}
+        self._at: dict[Place, int] = {}
+        self._count = 0
+        for number, constraints in enumerate(_constraints(specification)):
+            for position, constraint in enumerate(constraints):
+                if "safety" not in constraint.objectives:
+                    place = number, constraint.name
+                    self._thresholds[place] = constraint.threshold
+                    self._costs[place] = array("d")
+                    # A priced stage's completion, which has no threshold, comes before its constraints.
+                    self._at[place] = position - len(constraints)
+
+    def add(self, stages: Sequence[StageScore]) -> None:
+        """Count one success."""
+        self._count += 1
+        for (number, name), position in self._at.items():
+            if stages[number].reached:
+                self._costs[number, name].append(stages[number].constraints[position].cost)
+
+    def thresholds(self, quantile: float) -> dict[Place, float]:
+        """Thresholds that the successes suggest, only those that differ from the specification's.
+
+        Args:
+            quantile: In [0, 1]; 0.25: a quarter of the successes pay nothing.
+        """
+        if self._count < MIN_SUCCESSES:
+            return {}
+        suggested = {
+            place: float(np.quantile(costs, quantile))
+            for place, costs in self._costs.items()
+            if len(costs) >= MIN_SUCCESSES
+        }
+        return {place: value for place, value in suggested.items() if value > self._thresholds[place]}
 
 
 def thresholds_by_hand(

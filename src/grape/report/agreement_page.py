@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from grape.core.preferences import PreferencePair
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.raters import summaries_of_raters
 from grape.judges.votes import usual_votes_folder, votes_identity
-from grape.report.gallery import Candidate, PairView, VideoLimits, pair_view
+from grape.report.gallery import Candidate, PairView, VideoLimits, pair_view, with_known_curves
 from grape.report.page import load_jinja, render_template
 from grape.store.h264 import load_av
 
@@ -122,7 +123,8 @@ def _views(
                 mode="disagreement",
                 reason="",
             )
-            candidate = Candidate(pair, couples.scores[row["a"]], couples.scores[row["b"]], "", couples.store)
+            first, second = couples.scores[row["a"]], couples.scores[row["b"]]
+            candidate = Candidate(pair, first, second, "", couples.store, partial(with_known_curves, couples.folder))
             views.append(pair_view(number, candidate, limits, names=("A", "B")))
             progress.advance()
     return views

@@ -7,10 +7,10 @@ from typing import Any
 from grape.agreement import judge_folders, measure_agreement, read_sources
 from grape.core.errors import GrapeError
 from grape.core.files import read_jsonl
-from grape.core.preferences import PreferencePair, Score
+from grape.core.preferences import PreferencePair
 from grape.core.runs import RunFolder
 from grape.evaluation import EvaluationResults, read_results
-from grape.preferences import read_pairs, read_scores
+from grape.preferences import ScoreFile, open_scores, read_pairs
 from grape.report.curves import Training
 from grape.report.folders import Folder
 from grape.store import EpisodeStore, open_stores
@@ -80,15 +80,15 @@ class BestEffortReader:
         alarm = summary.get("alarm")
         return Training(label, [row for row in rows if isinstance(row, dict)], alarm if isinstance(alarm, str) else "")
 
-    def scores(self, folder: Folder | None) -> Mapping[str, Score]:
+    def scores(self, folder: Folder | None) -> ScoreFile | None:
         """Scores of a finished scoring."""
         if folder is None or not (folder.product and folder.complete):
-            return {}
+            return None
         try:
-            return read_scores(folder.path)
+            return open_scores(folder.path)
         except GrapeError as error:
             self.note(f"{folder.name}: {error.message}")
-            return {}
+            return None
 
     def pairs(self, folder: Folder | None) -> tuple[PreferencePair, ...]:
         """Pairs of a finished pairing."""

@@ -16,7 +16,7 @@ from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import read_file
 from grape.core.runs import read_run_settings
 from grape.evaluation import EvaluationResults
-from grape.preferences import read_scores, recorded_stores
+from grape.preferences import ScoreFile, open_scores, recorded_stores
 from grape.report.best_effort import BestEffortReader
 from grape.report.curves import Training
 from grape.report.folders import Folder, Round, find_folders, group_rounds, is_demonstrations, natural, round_label
@@ -59,7 +59,7 @@ class RoundContents:
     Attributes:
         round: Its folders.
         store: Its episodes, or None.
-        scores: Scores by episode.
+        score_file: Its scores, or None.
         pairs: Its pairs.
         training: Its metrics, or None.
         agreement: How its scorers and judges agree, or None without any.
@@ -67,10 +67,15 @@ class RoundContents:
 
     round: Round
     store: EpisodeStore | None
-    scores: Mapping[str, Score]
+    score_file: ScoreFile | None
     pairs: tuple[PreferencePair, ...]
     training: Training | None
     agreement: Mapping[str, Any] | None
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Scores by episode, without their stages."""
+        return {} if self.score_file is None else self.score_file.brief
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def read_contents(root: Path) -> RunContents:
         title=str(loop.get("title") or ""),
         suite=str(loop.get("suite") or next((s.suite for s in stores), next((r.suite for r in results), ""))),
         tasks=_tasks(loop, results, stores),
-        seed=seed if isinstance(seed := loop.get("seed", _run_seed(root)), int) else None,
+        seed=seed if isinstance(seed := loop.get("seed", _run_settings(root).get("seed")), int) else None,
         arms=arms,
         before=before,
         after=after,
@@ -207,23 +212,20 @@ def _run_settings(root: Path) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _run_seed(root: Path) -> Any:
-    return _run_settings(root).get("seed")
-
-
 def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> RoundContents:
     scores = reader.scores(runs_of_round.score)
     pairs = reader.pairs(runs_of_round.pair)
-    if pairs and not scores and runs_of_round.pair is not None:
+    if pairs and scores is None and runs_of_round.pair is not None:
         named = Path(str(runs_of_round.pair.settings.get("scores") or "/"))
         # The path may be relative to where the command was run; then the folder is looked for beside the pairs.
         beside = runs_of_round.pair.path.absolute().parent / named.name
         if scores_folder := next((path for path in (named, beside) if (path / "scores.jsonl").is_file()), None):
             try:
-                scores = read_scores(scores_folder)
+                scores = open_scores(scores_folder)
             except GrapeError as error:
                 reader.note(f"{runs_of_round.pair.name}: {error.message}")
-    n_without_scores = sum(1 for pair in pairs if pair.chosen not in scores or pair.rejected not in scores)
+    known = {} if scores is None else scores.brief
+    n_without_scores = sum(1 for pair in pairs if pair.chosen not in known or pair.rejected not in known)
     if n_without_scores:
         reader.note(
             f"{runs_of_round.label}: {n_without_scores} of {len(pairs)} pairs have no scores in this folder "
@@ -232,7 +234,7 @@ def _read_round(runs_of_round: Round, root: Path, reader: BestEffortReader) -> R
     return RoundContents(
         round=runs_of_round,
         store=reader.store(_store_paths(runs_of_round), runs_of_round.label),
-        scores=scores,
+        score_file=scores,
         pairs=pairs,
         training=reader.training(runs_of_round.train, runs_of_round.label),
         agreement=reader.agreement(runs_of_round.score, runs_of_round.label),

@@ -5,8 +5,9 @@ iterations and episodes repeat as little as possible. Among equals the larger ma
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,13 +16,27 @@ from grape.core.errors import DataError
 from grape.core.film_strips import data_uri
 from grape.core.preferences import PreferencePair, Score
 from grape.core.trajectories import Trajectory
+from grape.preferences import with_curves
 from grape.report.timelines import Band, CurveRow, TermBars, constraint_rows, stage_bands, term_bars
 from grape.report.videos import encode_video, episode_strip, frames_per_second, images_for_people, poster
 
-__all__ = ["Candidate", "Episodes", "PairView", "SideView", "VideoLimits", "choose_pairs", "pair_view"]
+__all__ = [
+    "Candidate",
+    "Details",
+    "Episodes",
+    "PairView",
+    "SideView",
+    "VideoLimits",
+    "choose_pairs",
+    "pair_view",
+    "with_known_curves",
+]
 
 STRIP_CELLS = 6
 ROWS_SHOWN = 5
+
+Details = Callable[[Sequence[Score]], tuple[Sequence[Score], str]]
+"""Gives scores with their stages and curves, and a sentence on what is missing."""
 
 
 class Episodes(Protocol):
@@ -44,6 +59,7 @@ class Candidate:
         rejected: Score of the other.
         origin: Where the pair was made, e.g. ``"iteration 1"``.
         episodes: Store that holds both trajectories, or None where it is gone.
+        details: Reads stages and curves of the scores; None where they have them.
     """
 
     pair: PreferencePair
@@ -51,6 +67,7 @@ class Candidate:
     rejected: Score
     origin: str
     episodes: Episodes | None
+    details: Details | None = None
 
     @property
     def outcome(self) -> str:
@@ -196,7 +213,7 @@ def pair_view(
 ) -> PairView:
     """Read both episodes, encode their videos and lay everything on one time axis; ``names`` is what people read."""
     recorded: list[Trajectory | None] = []
-    missing = ""
+    candidate, missing = _with_details(candidate)
     for episode_id in (candidate.pair.chosen, candidate.pair.rejected):
         trajectory = None
         if candidate.episodes is None or episode_id not in candidate.episodes:
@@ -228,6 +245,21 @@ def pair_view(
         fps=fps,
         missing=missing,
     )
+
+
+def with_known_curves(folder: Path, scores: Sequence[Score]) -> tuple[list[Score], str]:
+    """Scores with the curves that a folder of ``grape score`` has of them, and why they are missing; else empty."""
+    try:
+        return list(with_curves(folder, scores).values()), ""
+    except DataError as error:
+        return list(scores), f"No curves: {error.message}"
+
+
+def _with_details(candidate: Candidate) -> tuple[Candidate, str]:
+    if candidate.details is None:
+        return candidate, ""
+    (chosen, rejected), missing = candidate.details((candidate.chosen, candidate.rejected))
+    return replace(candidate, chosen=chosen, rejected=rejected), missing
 
 
 def _side(

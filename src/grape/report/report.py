@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_beside, write_text
+from grape.core.preferences import Score
 from grape.core.settings import Range, check_ranges, setting
+from grape.preferences import ScoreFile
 from grape.report.contents import RunContents, read_contents
 from grape.report.figures import Draw, run_figures, write_figures
-from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view
+from grape.report.gallery import Candidate, VideoLimits, choose_pairs, pair_view, with_known_curves
 from grape.report.headline import headline_of
 from grape.report.page import load_jinja, render_page
 from grape.report.plots import load_matplotlib
@@ -129,8 +132,13 @@ def _write_figures(
 def _candidates(contents: RunContents) -> list[Candidate]:
     """Every pair whose scores are there."""
     return [
-        Candidate(pair, item.scores[pair.chosen], item.scores[pair.rejected], item.round.label, item.store)
+        Candidate(pair, item.scores[pair.chosen], item.scores[pair.rejected], item.round.label, item.store, details)
         for item in contents.rounds
+        for details in [None if item.score_file is None else partial(_details, item.score_file)]
         for pair in item.pairs
         if pair.chosen in item.scores and pair.rejected in item.scores
     ]
+
+
+def _details(scores: ScoreFile, given: Sequence[Score]) -> tuple[list[Score], str]:
+    return with_known_curves(scores.folder, [scores[score.episode_id] for score in given])

@@ -42,6 +42,10 @@ class CombinedStores(EpisodeStore):
         """The stores, in the order given."""
         return self._parts
 
+    def part_of(self, episode_id: str) -> EpisodeStore:
+        """The first of :attr:`parts` that an episode is in."""
+        return self._owners.get(episode_id, self._parts[0])
+
     def ids(self) -> tuple[str, ...]:
         """Ids of all episodes, sorted."""
         return tuple(sorted({episode_id for part in self._parts for episode_id in part.ids()}))
@@ -60,15 +64,12 @@ class CombinedStores(EpisodeStore):
         """What is wrong with any of the stores, see :meth:`EpisodeStore.verify`."""
         return [problem for part in self._parts for problem in part.verify()]
 
-    def _owner(self, episode_id: str) -> EpisodeStore:
-        return self._owners.get(episode_id, self._parts[0])
-
     def _file(self, episode_id: str) -> Path:
         check_episode_id(episode_id)
-        return self._owner(episode_id)._file(episode_id)
+        return self.part_of(episode_id)._file(episode_id)
 
     def _entry(self, episode_id: str) -> IndexEntry:
-        return self._owner(episode_id)._entry(episode_id)
+        return self.part_of(episode_id)._entry(episode_id)
 
     def _all_entries(self) -> dict[str, IndexEntry]:
         entries = {id(part): part._all_entries() for part in self._parts}

@@ -4,7 +4,7 @@ Layout::
 
     store.json                     format version, suite, contract
     episodes/<episode_id>.parquet  one immutable file an episode (see grape.store.episode_file)
-    .cache/index.json              facts of all episodes; may be deleted at any time
+    .cache/index.jsonl             facts of all episodes; may be deleted at any time
 
 Several processes may write to a store at once, each its own episodes; readers see whole episodes only.
 """
@@ -27,7 +27,7 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.encoded import EpisodeFile
 from grape.store.episode_file import read_decisions, read_episode, read_header, read_images
 from grape.store.header import check_episode_id, is_episode_id
-from grape.store.index import IndexEntry, file_fingerprint, load_index, save_index
+from grape.store.index import IndexEntry, SharedValues, file_fingerprint, load_index, save_index
 from grape.store.source import Decisions
 
 __all__ = ["EpisodeStore"]
@@ -53,6 +53,8 @@ class EpisodeStore(Table):
         self.suite = suite
         self.contract = contract
         self._entries: dict[str, IndexEntry] = {}
+        self._stored: dict[str, IndexEntry] = {}  # what the index on disk held when it was read or written last
+        self._values = SharedValues()
 
     def __repr__(self) -> str:
         return f"EpisodeStore({str(self.path)!r}, suite={self.suite!r})"
@@ -61,6 +63,10 @@ class EpisodeStore(Table):
     def parts(self) -> "tuple[EpisodeStore, ...]":
         """The stores that this one consists of: itself, see :mod:`grape.store.combined`."""
         return (self,)
+
+    def part_of(self, episode_id: str) -> "EpisodeStore":
+        """The one of :attr:`parts` that an episode is in."""
+        return self
 
     @property
     def place(self) -> str:
@@ -327,7 +333,7 @@ class EpisodeStore(Table):
 
     @property
     def _index(self) -> Path:
-        return self.path / ".cache" / "index.json"
+        return self.path / ".cache" / "index.jsonl"
 
     def _entry(self, episode_id: str) -> IndexEntry:
         """Entry of one file: from memory if the file is still the same, else from its header."""
@@ -339,19 +345,21 @@ class EpisodeStore(Table):
         known = self._entries.get(episode_id)
         if known is None or known.fingerprint != fingerprint:
             header = read_header(path)
-            known = IndexEntry(fingerprint, header.checksum, header.meta)
+            known = IndexEntry(fingerprint, header.checksum, self._values.shared(header.meta))
             self._entries[episode_id] = known
         return known
 
     def _all_entries(self) -> dict[str, IndexEntry]:
         """Entries of all files by sorted id; the index on disk is brought up to date."""
         ids = self.ids()
-        stored = load_index(self._index)
-        self._entries = {**self._entries, **stored}
+        if any(episode_id not in self._entries for episode_id in ids):
+            self._stored = load_index(self._index, self._values)
+            self._entries = {**self._entries, **self._stored}
         entries = {episode_id: self._entry(episode_id) for episode_id in ids}
         self._entries = entries
-        if entries != stored and allowed_root(self.path) == self.path:  # the hub's cache holds what the hub has
+        if entries != self._stored and allowed_root(self.path) == self.path:  # the hub's cache holds what the hub has
             save_index(self._index, entries)
+            self._stored = entries
         return entries
 
 

@@ -13,9 +13,10 @@ from grape.core.files import content_hash, file_hash
 from grape.store.frames import MAX_EPISODE_BYTES
 from grape.store.lerobot.description import ACTION, STATE, CameraFeature, read_info
 from grape.store.lerobot.episode_index import EpisodeEntry, episode_files, read_episodes, read_tasks
-from grape.store.lerobot.parquet_files import bytes_column, number_column, parquet_size, read_rows
+from grape.store.lerobot.parquet_files import bytes_column, number_column
 from grape.store.opening import check_links, open_data
 from grape.store.rlds.images import EncodedImages
+from grape.store.table_files import parquet_size, read_rows
 from grape.store.video.decoding import images_at
 from grape.store.video.episode_list import MAX_RECORDING_BYTES
 

@@ -12,8 +12,8 @@ from grape.core.errors import DataError
 from grape.core.files import read_jsonl
 from grape.core.reading import allowed_root
 from grape.store.lerobot.description import CameraFeature, Description, place_of
-from grape.store.lerobot.parquet_files import parquet_columns, read_rows
 from grape.store.opening import MIB, check_links
+from grape.store.table_files import parquet_columns, read_rows
 
 __all__ = ["EpisodeEntry", "VideoPart", "episode_files", "read_episodes", "read_tasks"]
 

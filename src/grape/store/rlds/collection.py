@@ -1,6 +1,7 @@
 """A whole collection as one flat RLDS data set, for supervised fine-tuning in other software."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from grape.core.errors import CompatibilityError
 from grape.core.events import Progress
 from grape.core.files import write_json
 from grape.core.trajectories import EpisodeMeta
+from grape.mapping import Mapper
 from grape.store import EpisodeStore
 from grape.store.rlds.columns import ActionSource, ImageEncoding, flat_features, to_columns
-from grape.store.rlds.comparison import compare_split
 from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
+from grape.store.rlds.shared_work import ExportedEpisode, compare_shared, write_shared
 from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
 from grape.store.rlds.writer import VERSION, RldsWriter, TrainValSplit
@@ -30,6 +32,7 @@ def write_collection(
     actions: ActionSource,
     encoding: ImageEncoding,
     division: TrainValSplit,
+    mapper: Mapper,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write episodes as ``folder/NAME/1.0.0`` with statistics beside them, read them back and compare.
@@ -43,6 +46,7 @@ def write_collection(
         actions: Executed actions, or what an imitator should learn.
         encoding: How images are stored.
         division: Into splits and files.
+        mapper: Where episodes are encoded and compared.
         progress: Advanced once an episode written and once an episode compared.
 
     Returns:
@@ -66,21 +70,23 @@ def write_collection(
         outcomes_known=all(meta.success is not None for meta in metas),
     )
 
-    def episodes(part: Sequence[EpisodeMeta]) -> Iterator[Mapping[str, Column]]:
-        for meta in part:
-            yield _columns(store, meta, features, gripper, actions)
-            progress.advance(note=meta.task)
-
+    episodes = {
+        split: [
+            ExportedEpisode(store.part_of(meta.episode_id).path, meta.episode_id, meta.episode_id, meta.task)
+            for meta in part
+        ]
+        for split, part in parts.items()
+    }
+    read_columns = _CollectionColumns(features, gripper, actions)
     place = folder / name / VERSION
     writer = RldsWriter(place, name, features, f"Episodes collected in the suite {store.suite}.")
-    for split, part in parts.items():
-        writer.write_split(split, episodes(part), lengths[split])
+    for split, part in episodes.items():
+        write_shared(writer, split, part, lengths[split], read_columns, mapper, progress)
     writer.finish()
-    dataset = open_rlds(place)
-    for split, part in parts.items():
-        compare_split(dataset, split, episodes(part))
+    for split, part in episodes.items():
+        compare_shared(place, split, part, read_columns, mapper, progress)
     if first.actions.shape[1] == 7:  # the rules know 7-D actions only
-        write_json(place / "dataset_statistics.json", {name: dataset_statistics([(dataset, RULES["plain"])])})
+        write_json(place / "dataset_statistics.json", {name: dataset_statistics([(open_rlds(place), RULES["plain"])])})
     return {
         "episodes": len(metas),
         "successes": sum(meta.success is True for meta in metas),
@@ -89,21 +95,27 @@ def write_collection(
     }
 
 
-def _columns(
-    store: EpisodeStore, meta: EpisodeMeta, features: FeatureTree, gripper: str, actions: ActionSource
-) -> Mapping[str, Column]:
-    trajectory = store.read(meta.episode_id)
-    columns = to_columns(trajectory, features, file_path=meta.episode_id, gripper=gripper, actions=actions)
-    shapes = {
-        "action": trajectory.actions.shape[1:],
-        "observation/image": trajectory.frames.shape[1:],
-        "observation/state": trajectory.proprio.shape[1:],
-    }
-    for path, shape in shapes.items():
-        expected = getattr(features.steps.get(path), "shape", (0,))
-        if shape != expected:
-            raise CompatibilityError(
-                f"Episode {meta.episode_id}: '{path}' is of shape {shape}, in the first episode {expected}.",
-                "One data set holds one shape: export the kinds separately.",
-            )
-    return columns
+@dataclass(frozen=True)
+class _CollectionColumns:
+    features: FeatureTree
+    gripper: str
+    actions: ActionSource
+
+    def __call__(self, episode: ExportedEpisode) -> Mapping[str, Column]:
+        trajectory = EpisodeStore.open(episode.store).read(episode.episode_id)
+        columns = to_columns(
+            trajectory, self.features, file_path=episode.file_path, gripper=self.gripper, actions=self.actions
+        )
+        shapes = {
+            "action": trajectory.actions.shape[1:],
+            "observation/image": trajectory.frames.shape[1:],
+            "observation/state": trajectory.proprio.shape[1:],
+        }
+        for path, shape in shapes.items():
+            expected = getattr(self.features.steps.get(path), "shape", (0,))
+            if shape != expected:
+                raise CompatibilityError(
+                    f"Episode {episode.episode_id}: '{path}' is of shape {shape}, in the first episode {expected}.",
+                    "One data set holds one shape: export the kinds separately.",
+                )
+        return columns

@@ -9,29 +9,23 @@ from grape.store.rlds.dataset import RldsDataset
 from grape.store.rlds.features import Column, ImageFeature
 from grape.store.rlds.images import EncodedImages
 
-__all__ = ["compare_split"]
+__all__ = ["compare_episodes"]
 
 
-def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[str, Column]]) -> int:
-    """Read a split back and compare every column of every episode, in order.
+def compare_episodes(dataset: RldsDataset, split: str, first: int, expected: Iterable[Mapping[str, Column]]) -> None:
+    """Read episodes of a split back and compare every column of each, in order.
 
     Args:
         dataset: What was written.
         split: Which part.
+        first: Index of the first episode to compare.
         expected: Columns by full path as they were handed to the writer; images as pixels.
-
-    Returns:
-        Number of episodes.
 
     Raises:
         DataError: Something differs, is missing or cannot be read; the record and the column are named.
     """
-    count = 0
-    episodes_read = dataset.read(split)
-    for expected_columns in expected:
-        episode = next(episodes_read, None)
-        if episode is None:
-            raise DataError(f"{dataset.path}, split '{split}': only {count} episodes came back.")
+    for index, expected_columns in enumerate(expected, start=first):
+        episode = dataset.episode(split, index)
         both = {f"steps/{path}": episode.steps[path] for path in episode.steps} | dict(episode.facts)
         for path in sorted({*both, *expected_columns}):
             if (
@@ -43,10 +37,6 @@ def compare_split(dataset: RldsDataset, split: str, expected: Iterable[Mapping[s
                     f"{episode.where}: column '{path}' does not come back as it was written.",
                     "The disk or the memory of this machine may be faulty; the export was given up.",
                 )
-        count += 1
-    if next(episodes_read, None) is not None:
-        raise DataError(f"{dataset.path}, split '{split}': more than {count} episodes came back.")
-    return count
 
 
 def _encoding(dataset: RldsDataset, path: str) -> str:

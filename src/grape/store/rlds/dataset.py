@@ -180,6 +180,17 @@ class RldsDataset:
             start += shard.episodes
         raise SettingsError(f"{self.path} has no episode {index} in split {split!r}, which has {start}.")
 
+    def check_lengths(self, split: str) -> None:
+        """Check by their headers that files hold as many records as ``dataset_info.json`` tells of.
+
+        Raises:
+            DataError: One holds more or fewer.
+        """
+        for shard in self._shards(split):
+            starts = record_starts(shard.path)
+            if starts is not None and len(starts) != shard.episodes:
+                raise _wrong_length(shard, len(starts))
+
     def _payload_at(self, path: Path, number: int) -> bytes | None:
         """A record of a plain file; None where it must be sought, or what is wrong must be told."""
         try:
@@ -245,11 +256,14 @@ def _stream(places: Sequence[tuple[Shard, int]], worker: int, workers: int) -> I
             if payload is not None:
                 yield start + number, f"{shard.path}, record {number}", payload
         if count != shard.episodes:
-            amount = f"only {count}" if count < shard.episodes else f"more than {shard.episodes}"
-            raise DataError(
-                f"{shard.path} holds {amount} of the {shard.episodes} records that dataset_info.json tells of.",
-                _CUT,
-            )
+            raise _wrong_length(shard, count)
+
+
+def _wrong_length(shard: Shard, count: int) -> DataError:
+    amount = f"only {count}" if count < shard.episodes else f"more than {shard.episodes}"
+    return DataError(
+        f"{shard.path} holds {amount} of the {shard.episodes} records that dataset_info.json tells of.", _CUT
+    )
 
 
 def _is_mine(number: int, start: int, worker: int, workers: int) -> bool:

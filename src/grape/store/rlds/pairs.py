@@ -6,7 +6,8 @@ readers need not rely on positions (see :mod:`grape.store.rlds.joining`). Both s
 they are published.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from grape.core.events import Progress
 from grape.core.files import write_json
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import Trajectory
+from grape.mapping import Mapper
 from grape.store import EpisodeStore
 from grape.store.rlds.columns import pair_features, to_columns
-from grape.store.rlds.comparison import compare_split
 from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
+from grape.store.rlds.shared_work import ExportedEpisode, compare_shared, write_shared
 from grape.store.rlds.standardize import RULES
 from grape.store.rlds.statistics import dataset_statistics
 from grape.store.rlds.writer import VERSION, RldsWriter, TrainValSplit
@@ -41,6 +43,7 @@ def write_pairs(
     *,
     gripper: str,
     division: TrainValSplit,
+    mapper: Mapper,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write both sides of all pairs below ``folder``, read them back and compare.
@@ -51,6 +54,7 @@ def write_pairs(
         pairs: In the order of the export.
         gripper: The suite's gripper convention.
         division: Into splits and files; readers of pairs need both splits.
+        mapper: Where episodes are encoded and compared.
         progress: Advanced once an episode written and once an episode compared.
 
     Returns:
@@ -66,15 +70,16 @@ def write_pairs(
     parts = division.splits(pairs, states)
     lengths = division.lengths(parts)
     features, steps = _features(store, pairs), {}
+    read_columns = _PairColumns(features, gripper)
     for side in SIDES:
         place = folder / side / PAIR_DATASET / VERSION
         writer = RldsWriter(place, PAIR_DATASET, features, f"{side.capitalize()} trajectories of preference pairs.")
-        for split, part in parts.items():
-            writer.write_split(split, _episodes(store, part, side, features, gripper, progress), lengths[split])
+        episodes = {split: _episodes(store, part, side) for split, part in parts.items()}
+        for split, exported in episodes.items():
+            write_shared(writer, split, exported, lengths[split], read_columns, mapper, progress)
         writer.finish()
-        dataset = open_rlds(place)
-        for split, part in parts.items():
-            compare_split(dataset, split, _episodes(store, part, side, features, gripper, progress))
+        for split, exported in episodes.items():
+            compare_shared(place, split, exported, read_columns, mapper, progress)
         steps[side] = sum(store.meta(getattr(pair, side)).steps for pair in pairs)
     rule = RULES[PAIR_DATASET]
     sides = [(open_rlds(folder / side / PAIR_DATASET), rule) for side in SIDES]
@@ -86,19 +91,22 @@ def write_pairs(
     }
 
 
-def _episodes(
-    store: EpisodeStore,
-    pairs: Sequence[PreferencePair],
-    side: str,
-    features: FeatureTree,
-    gripper: str,
-    progress: Progress,
-) -> Iterator[Mapping[str, Column]]:
-    for pair in pairs:
-        trajectory = store.read(getattr(pair, side))
-        _check_shape(trajectory, features)
-        yield to_columns(trajectory, features, file_path=pair.pair_id, gripper=gripper, actions="executed")
-        progress.advance(note=pair.task)
+def _episodes(store: EpisodeStore, pairs: Sequence[PreferencePair], side: str) -> list[ExportedEpisode]:
+    names = [(getattr(pair, side), pair) for pair in pairs]
+    return [ExportedEpisode(store.part_of(name).path, name, pair.pair_id, pair.task) for name, pair in names]
+
+
+@dataclass(frozen=True)
+class _PairColumns:
+    features: FeatureTree
+    gripper: str
+
+    def __call__(self, episode: ExportedEpisode) -> Mapping[str, Column]:
+        trajectory = EpisodeStore.open(episode.store).read(episode.episode_id)
+        _check_shape(trajectory, self.features)
+        return to_columns(
+            trajectory, self.features, file_path=episode.file_path, gripper=self.gripper, actions="executed"
+        )
 
 
 def _features(store: EpisodeStore, pairs: Sequence[PreferencePair]) -> FeatureTree:

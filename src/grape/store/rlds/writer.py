@@ -20,7 +20,7 @@ from grape.store.rlds.example import encode_example
 from grape.store.rlds.features import Column, FeatureTree
 from grape.store.rlds.tfrecord import frame_record
 
-__all__ = ["VERSION", "RldsWriter", "TrainValSplit", "shard_lengths"]
+__all__ = ["VERSION", "RldsWriter", "TrainValSplit", "encode_columns", "shard_lengths"]
 
 VERSION = "1.0.0"
 """Version folder of the data sets written here."""
@@ -30,6 +30,26 @@ def shard_lengths(episodes: int, shards: int) -> list[int]:
     """Episodes of each file when ``episodes`` are dealt to ``shards`` files in order, as evenly as possible."""
     count = max(1, min(shards, episodes))
     return [(index + 1) * episodes // count - index * episodes // count for index in range(count)]
+
+
+def encode_columns(features: FeatureTree, columns: Mapping[str, Column]) -> bytes:
+    """The record of one episode.
+
+    Args:
+        features: The data set's columns.
+        columns: Those of the episode by full path, see :meth:`RldsWriter.write_split`.
+
+    Raises:
+        DataError: They do not fit the features.
+    """
+    leaves = {f"steps/{path}": leaf for path, leaf in features.steps.items()} | dict(features.episode)
+    if columns.keys() != leaves.keys():
+        odd = ", ".join(sorted(columns.keys() ^ leaves.keys()))
+        raise DataError(f"The columns of an episode do not fit features.json: {odd} missing or unknown.")
+    lengths = {len(column) for path, column in columns.items() if path.startswith("steps/")}
+    if len(lengths) != 1:
+        raise DataError(f"The columns of an episode have {sorted(lengths)} steps; they must agree.")
+    return encode_example({path: leaf.encode(columns[path], f"Column '{path}'") for path, leaf in leaves.items()})
 
 
 class RldsWriter:
@@ -43,7 +63,8 @@ class RldsWriter:
     """
 
     def __init__(self, folder: Path, name: str, features: FeatureTree, description: str = "") -> None:
-        self._folder, self._name, self._features, self._description = folder, name, features, description
+        self.folder, self.features = folder, features
+        self._name, self._description = name, description
         self._splits: list[dict[str, Any]] = []
         folder.mkdir(parents=True)
 
@@ -60,15 +81,28 @@ class RldsWriter:
             DataError: An episode does not fit the features, or there are more or fewer than ``lengths`` tells.
             OSError: The disk is full or the folder cannot be written.
         """
-        source, num_bytes = iter(episodes), 0
+        self.write_records(split, (encode_columns(self.features, columns) for columns in episodes), lengths)
+
+    def write_records(self, split: str, payloads: Iterable[bytes], lengths: Sequence[int]) -> None:
+        """Write one split of episodes that are encoded already.
+
+        Args:
+            split: Its name.
+            payloads: What :func:`encode_columns` gave of each episode.
+            lengths: Episodes of each file, see :func:`shard_lengths`; their sum is the number of episodes.
+
+        Raises:
+            DataError: There are more or fewer episodes than ``lengths`` tells.
+            OSError: The disk is full or the folder cannot be written.
+        """
+        source, num_bytes = iter(payloads), 0
         for index, length in enumerate(lengths):
-            path = self._folder / shard_name(FILE_TEMPLATE, self._name, split, index, len(lengths))
+            path = self.folder / shard_name(FILE_TEMPLATE, self._name, split, index, len(lengths))
             with path.open("wb") as handle:
                 for _ in range(length):
-                    columns = next(source, None)
-                    if columns is None:
+                    payload = next(source, None)
+                    if payload is None:
                         raise DataError(f"Split '{split}' has fewer than the {sum(lengths)} episodes announced.")
-                    payload = encode_example(self._encode(columns))
                     handle.write(frame_record(payload))
                     num_bytes += len(payload)
                 handle.flush()
@@ -90,9 +124,9 @@ class RldsWriter:
         Raises:
             GrapeError: The disk is full or the folder cannot be written.
         """
-        write_text(self._folder / "features.json", self._features.to_json())
+        write_text(self.folder / "features.json", self.features.to_json())
         write_json(
-            self._folder / "dataset_info.json",
+            self.folder / "dataset_info.json",
             {
                 "description": self._description,
                 "fileFormat": "tfrecord",
@@ -103,17 +137,7 @@ class RldsWriter:
                 "version": VERSION,
             },
         )
-        sync_folder(self._folder)
-
-    def _encode(self, columns: Mapping[str, Column]) -> dict[str, Any]:
-        leaves = {f"steps/{path}": leaf for path, leaf in self._features.steps.items()} | dict(self._features.episode)
-        if columns.keys() != leaves.keys():
-            odd = ", ".join(sorted(columns.keys() ^ leaves.keys()))
-            raise DataError(f"The columns of an episode do not fit features.json: {odd} missing or unknown.")
-        lengths = {len(column) for path, column in columns.items() if path.startswith("steps/")}
-        if len(lengths) != 1:
-            raise DataError(f"The columns of an episode have {sorted(lengths)} steps; they must agree.")
-        return {path: leaf.encode(columns[path], f"Column '{path}'") for path, leaf in leaves.items()}
+        sync_folder(self.folder)
 
 
 T = TypeVar("T")
