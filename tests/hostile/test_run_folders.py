@@ -20,6 +20,7 @@ EPISODE_READERS = [
     SCORE,
     "sft --data rollouts/store --max-updates 1 --out OUT",
     "export lerobot --collection rollouts --out OUT",
+    "export rerun --store rollouts --out OUT/rerun",
     "costs validate toy/push-block --store rollouts/store",
     "costs check toy/push-block --store rollouts/store",
     "costs show toy/push-block --store rollouts/store --out OUT/page.html",
@@ -44,6 +45,7 @@ def _folder(name: str, parts: tuple[str, ...], commands: list[str], seed: int) -
 CASES = [
     *_folder("scores", SCORES, [PAIR, _report("scores")], 1),
     *cases_of("scores/scores.jsonl", SCORES, [PAIR], {**SPECIAL, **as_rows(BAD_JSON), **changed_rows(60, 1)}),
+    *cases_of("scores/scores.jsonl", SCORES, ["export rerun --scores scores --out OUT/rerun"], changed_rows(12, 7)),
     *cases_of("scores/calibration.json", SCORES, [PAIR, _report("scores")],
               {**SPECIAL, **BAD, **changed_json(8, 1)}),
     *_folder("pairs", PAIRS, [DRY_TRAIN, EXPORT_PAIRS, _report("pairs")], 2),

@@ -25,7 +25,7 @@ from grape.core.repositories import local_folder
 from grape.core.tables import Table
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.encoded import EpisodeFile
-from grape.store.episode_file import read_decisions, read_episode, read_header, read_images
+from grape.store.episode_file import read_decisions, read_display, read_episode, read_header, read_images
 from grape.store.header import check_episode_id, is_episode_id
 from grape.store.index import IndexEntry, file_fingerprint, load_index, save_index
 from grape.store.source import Decisions
@@ -294,6 +294,16 @@ class EpisodeStore(Table):
         """
         self._require(episode_id)
         return read_images(self._file(episode_id), decisions, camera)
+
+    def display_files(self, episode_id: str) -> tuple[bytes, ...]:
+        """The images for people of an episode as they are stored, one JPEG each; none where none were recorded.
+
+        Raises:
+            DataError: There is no such episode, or its file is damaged.
+            CompatibilityError: A newer version of the package wrote it.
+        """
+        self._require(episode_id)
+        return read_display(self._file(episode_id))
 
     def verify(self) -> list[str]:
         """Read everything and list what is wrong, one sentence a problem; an empty list is good news."""
