@@ -33,9 +33,7 @@ double the footer, and with it the time to open a file). Equal episodes give equ
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,12 +43,12 @@ import pyarrow.parquet as pq
 
 from grape.core.chunks import Chunks
 from grape.core.errors import CompatibilityError, DataError
-from grape.core.reading import open_file
 from grape.core.trajectories import Trajectory
 from grape.store.columns import CAMERA, from_arrow, is_stored
 from grape.store.frames import decode_display, decode_frames
 from grape.store.header import HEADER_KEY, Header, header_from_json, sampled_columns
 from grape.store.opening import open_parquet
+from grape.store.packs import EpisodePlace, episode_name, open_place
 from grape.store.source import Decisions
 
 __all__ = [
@@ -70,14 +68,14 @@ _FIX = "Move the file away and run 'grape collect' again: it records the missing
 Array = npt.NDArray[Any]
 
 
-def read_header(path: Path) -> Header:
+def read_header(place: EpisodePlace) -> Header:
     """Header of an episode file, without its arrays.
 
     Raises:
         DataError: The file is missing, truncated or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (_, header):
+    with _opened(place) as (_, header):
         return header
 
 
@@ -107,11 +105,11 @@ def check_columns(data: bytes, name: str) -> None:
         _read_columns(file, header, list(header.columns))
 
 
-def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> Trajectory:
+def read_episode(place: EpisodePlace, *, frames: bool = True, display: bool = False) -> Trajectory:
     """Read an episode file and check what was read against its checksums.
 
     Args:
-        path: The file.
+        place: The file, or its place in a pack.
         frames: Whether to read and decode the policy's images; without, ``frames`` is ``(T+1, 0, 0, 3)``.
         display: Whether to read the images for people, where there are any.
 
@@ -119,7 +117,7 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         images = {"frame", *(CAMERA + name for name in header.camera_shapes)}
         skipped = (set() if frames else images) | (set() if display else {"display"})
         return _trajectory(
@@ -127,14 +125,14 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
         )
 
 
-def read_decisions(path: Path) -> Decisions:
+def read_decisions(place: EpisodePlace) -> Decisions:
     """The decisions of an episode file, checked against their checksums; no image is read.
 
     Raises:
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         values = _read_columns(file, header, [*sampled_columns(header), "label", "proprio"])
         tokens, logps, chunks = _sampled(header, values, values["label"].shape[1])
         labels = values["label"]
@@ -142,24 +140,24 @@ def read_decisions(path: Path) -> Decisions:
         return Decisions(tokens, logps, labels, header.frame_shape, states, chunks, header.camera_shapes)
 
 
-def read_display(path: Path) -> tuple[bytes, ...]:
+def read_display(place: EpisodePlace) -> tuple[bytes, ...]:
     """The images for people of an episode file as they are stored, one JPEG each; none where none were recorded.
 
     Raises:
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         return tuple(_read_columns(file, header, ["display"])["display"]) if "display" in header.columns else ()
 
 
-def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
+def read_images(place: EpisodePlace, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
     """Images before some decisions, uint8 ``(B, H, W, 3)``; of the others at most the first one is decoded.
 
     What is read is checked page by page, not against the checksum of the column, which covers all images.
 
     Args:
-        path: The file.
+        place: The file, or its place in a pack.
         decisions: Positions on the decision axis, each in [0, N); any order.
         camera: Name of a further camera; empty for the main one.
 
@@ -167,7 +165,7 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
         DataError: The file is missing, truncated, no episode, or altered where it was read.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         if camera and camera not in header.camera_shapes:
             raise DataError(f"It has no images of a camera {camera!r}.")
         name, shape = (CAMERA + camera, header.camera_shapes[camera]) if camera else ("frame", header.frame_shape)
@@ -192,21 +190,17 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
+def _opened(place: EpisodePlace) -> Iterator[tuple[pq.ParquetFile, Header]]:
     """The Parquet file and its header; whatever goes wrong inside is reported with the file's name."""
-    with _named_errors(path):
-        with open_file(path, max_bytes=_MOST_BYTES, within=path.parent) as opened:
-            size = os.fstat(opened.fileno()).st_size
-        # Arrow opens the file itself: where a Python file object fails below it, the process aborts.
-        with pa.OSFile(str(path)) as handle:
-            file, header = _parquet(handle, size)
-            if header.meta.episode_id != path.name.removesuffix(".parquet"):
-                raise DataError(f"It holds episode {header.meta.episode_id}.")
-            yield file, header
+    with _named_errors(place), open_place(place, _MOST_BYTES) as (handle, size):
+        file, header = _parquet(handle, size)
+        if header.meta.episode_id != episode_name(place):
+            raise DataError(f"It holds episode {header.meta.episode_id}.")
+        yield file, header
 
 
 @contextlib.contextmanager
-def _named_errors(name: Path | str) -> Iterator[None]:
+def _named_errors(name: EpisodePlace | str) -> Iterator[None]:
     """Report whatever goes wrong inside with the file's name."""
     try:
         yield
