@@ -70,6 +70,8 @@ CASES = [
     *cases_of("rollouts/store/.cache/index.json", ROLLOUTS, [SCORE], {**SPECIAL, **BAD, **changed_json(20, 8)}),
     *cases_of("rollouts/store/episodes/push-block-i001000-k00.parquet", ROLLOUTS,
               EPISODE_READERS,               {**SPECIAL, **DAMAGED, **BAD, **changed_header(60, 9)}),
+    *cases_of("packed/store/packs/pack-000000.zip", ("packed",), ["score --store packed --out OUT"],
+              {**SPECIAL, **DAMAGED}),
     *cases_of(EPISODE, ROLLOUTS, EPISODE_READERS, hostile_episodes(), sampled=False),
 ]  # fmt: skip
 

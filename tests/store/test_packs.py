@@ -210,6 +210,9 @@ def test_a_damaged_episode_is_found_and_can_be_replaced(packed: EpisodeStore, tm
     (problem,) = damaged.verify()
     assert "d.parquet in pack" in problem
     assert "pack-000001.zip" in problem
+    with pytest.raises(DataError) as caught:
+        damaged.read("d")
+    assert "Restore the pack" in caught.value.hint  # moving the pack away would lose its other episodes, too
     with pytest.raises(DataError, match="checksum does not fit"):
         run_merge(MergeSettings(stores=(packed.path,), out=tmp_path / "copy"))
     damaged.write(EPISODES[3])

@@ -48,7 +48,7 @@ from grape.store.columns import CAMERA, from_arrow, is_stored
 from grape.store.frames import decode_display, decode_frames
 from grape.store.header import HEADER_KEY, Header, header_from_json, sampled_columns
 from grape.store.opening import open_parquet
-from grape.store.packs import EpisodePlace, episode_name, open_place
+from grape.store.packs import PACK_FIX, EpisodePlace, PackedFile, episode_name, open_place
 from grape.store.source import Decisions
 
 __all__ = [
@@ -202,15 +202,16 @@ def _opened(place: EpisodePlace) -> Iterator[tuple[pq.ParquetFile, Header]]:
 @contextlib.contextmanager
 def _named_errors(name: EpisodePlace | str) -> Iterator[None]:
     """Report whatever goes wrong inside with the file's name."""
+    fix = PACK_FIX if isinstance(name, PackedFile) else _FIX
     try:
         yield
     except CompatibilityError as error:
         raise CompatibilityError(f"Episode file {name} cannot be read. {error.message}", error.hint) from error
     except DataError as error:
-        raise DataError(f"Episode file {name} is damaged or foreign. {error.message}", _FIX) from error
+        raise DataError(f"Episode file {name} is damaged or foreign. {error.message}", fix) from error
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(f"Episode file {name} is truncated or damaged: {reason.rstrip('.')}.", _FIX) from error
+        raise DataError(f"Episode file {name} is truncated or damaged: {reason.rstrip('.')}.", fix) from error
 
 
 def _parquet(handle: pa.NativeFile, size: int) -> tuple[pq.ParquetFile, Header]:

@@ -23,14 +23,24 @@ from grape.core.files import atomic_writer
 from grape.core.reading import open_file
 from grape.store.header import is_episode_id
 
-__all__ = ["EpisodePlace", "PackedFile", "Packs", "episode_name", "open_place", "size_of_place", "write_pack"]
+__all__ = [
+    "PACK_FIX",
+    "EpisodePlace",
+    "PackedFile",
+    "Packs",
+    "episode_name",
+    "open_place",
+    "size_of_place",
+    "write_pack",
+]
 
 _SUFFIX = ".parquet"
 _PACK_SUFFIX = ".zip"
 _MOST_DIRECTORY_BYTES = 64 * 2**20
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows; equal episodes give equal packs
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_FIX = "Restore the pack from a copy, or make the store again by 'grape merge'."
+PACK_FIX = "Restore the pack from a copy, or make the store again by 'grape merge'."
+"""What to do about a damaged pack, or an episode in it."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,11 @@ class PackedFile:
             if zlib.crc32(data) != self.crc:
                 raise DataError("Its checksum does not fit.")
         except DataError as error:
-            raise DataError(f"Episode file {self} is damaged. {error.message}", _FIX) from error
+            raise DataError(f"Episode file {self} is damaged. {error.message}", PACK_FIX) from error
         except (OSError, ValueError, OverflowError) as error:
-            raise DataError(f"Episode file {self} is truncated or damaged: {str(error).rstrip('.')}.", _FIX) from error
+            raise DataError(
+                f"Episode file {self} is truncated or damaged: {str(error).rstrip('.')}.", PACK_FIX
+            ) from error
         return data
 
 
@@ -220,7 +232,7 @@ def _state(path: Path) -> tuple[int, int, int]:
     try:
         state = path.stat()
     except OSError as error:
-        raise DataError(f"Pack {path} cannot be read: {error.strerror or error}.", _FIX) from error
+        raise DataError(f"Pack {path} cannot be read: {error.strerror or error}.", PACK_FIX) from error
     return state.st_size, state.st_mtime_ns, state.st_ino
 
 
@@ -234,16 +246,16 @@ def read_directory(path: Path) -> dict[str, PackedFile]:
         with open_file(path, within=path.parent) as opened, zipfile.ZipFile(_Bounded(opened.raw)) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error, OverflowError) as error:
-        raise DataError(f"Pack {path} is truncated or damaged: {str(error).rstrip('.')}.", _FIX) from error
+        raise DataError(f"Pack {path} is truncated or damaged: {str(error).rstrip('.')}.", PACK_FIX) from error
     names = [member.filename.removesuffix(_SUFFIX) for member in members]
     if foreign := [
         member.filename
         for member, name in zip(members, names, strict=True)
         if not (member.filename.endswith(_SUFFIX) and is_episode_id(name))
     ]:
-        raise DataError(f"Pack {path} holds {foreign[0]!r:.80}, which is no file of an episode.", _FIX)
+        raise DataError(f"Pack {path} holds {foreign[0]!r:.80}, which is no file of an episode.", PACK_FIX)
     if len(set(names)) != len(names):
-        raise DataError(f"Pack {path} holds two episodes of one name.", _FIX)
+        raise DataError(f"Pack {path} holds two episodes of one name.", PACK_FIX)
     return {
         name: PackedFile(path, name, member.header_offset, member.file_size, member.CRC)
         for name, member in zip(names, members, strict=True)
