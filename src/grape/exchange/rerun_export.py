@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,20 +185,26 @@ def _open(settings: RerunExportSettings) -> _Source:
         raise SettingsError(
             "No episodes are named.", "Give --store, --scores or --pairs: grape export rerun --store RUN --out OUT"
         )
+    metas = _selected(settings, store, pairs_folder)
     scores: Mapping[str, Score] = {}
     if scores_folder is not None:
-        scores = read_scores(scores_folder)
+        scores = _scores_of(scores_folder, metas)
         inputs["scores"] = file_hash(scores_folder / SCORES_FILE)
-    metas = _selected(settings, store, pairs_folder)
-    if scores and not any(meta.episode_id in scores for meta in metas):
-        raise DataError(
-            f"{settings.scores} has a score of none of the {len(metas)} episodes of {store.place}.",
-            "Give the store that was scored, or leave --store out.",
-        )
+        if not scores:
+            raise DataError(
+                f"{settings.scores} has a score of none of the {len(metas)} episodes of {store.place}.",
+                "Give the store that was scored, or leave --store out.",
+            )
     if pairs_folder is not None:
         inputs["pairs"] = file_hash(pairs_folder / PAIRS_FILE)
     inputs["episodes"] = content_hash({meta.episode_id: store.checksum(meta.episode_id) for meta in metas})
     return _Source(store, metas, scores, inputs, settings.hz or _recorded_hz(store))
+
+
+def _scores_of(folder: Path, metas: Sequence[EpisodeMeta]) -> dict[str, Score]:
+    """Scores of some episodes, with their curves."""
+    scores = read_scores(folder)
+    return {meta.episode_id: scores[meta.episode_id] for meta in metas if meta.episode_id in scores}
 
 
 def _selected(settings: RerunExportSettings, store: EpisodeStore, pairs: Path | None) -> tuple[EpisodeMeta, ...]:
