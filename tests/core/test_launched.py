@@ -85,6 +85,7 @@ def test_tasks_meet_at_the_first_host_of_their_step():
     given = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
     assert variables_of_slurm(SRUN | given).items() >= given.items()
     assert launched_process(variables) == LaunchedProcess(5, 8)
+    assert variables_of_slurm(SRUN | {"SLURM_LOCALID": "one"})["LOCAL_RANK"] == "0"
 
 
 @pytest.mark.parametrize(

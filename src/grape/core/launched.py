@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["LaunchedProcess", "first_host", "forget_launcher", "launched_process", "variables_of_slurm"]
+__all__ = ["LaunchedProcess", "first_host", "forget_launcher", "launched_process", "number_in", "variables_of_slurm"]
 
 _FIRST_PORT, _PORTS = 20_000, 10_000  # below the ports that systems give to outgoing connections
 
@@ -76,13 +76,13 @@ def variables_of_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     Args:
         environment: The task's variables.
     """
-    number = _number(environment.get("SLURM_JOB_ID")) * 7 + _number(environment.get("SLURM_STEP_ID"))
+    number = number_in(environment.get("SLURM_JOB_ID")) * 7 + number_in(environment.get("SLURM_STEP_ID"))
     hosts = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
     return {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_RANK": str(_number(environment.get("SLURM_LOCALID"))),
-        "LOCAL_WORLD_SIZE": str(_number(environment.get("SLURM_STEP_TASKS_PER_NODE")) or 1),
+        "LOCAL_RANK": str(number_in(environment.get("SLURM_LOCALID"))),
+        "LOCAL_WORLD_SIZE": str(number_in(environment.get("SLURM_STEP_TASKS_PER_NODE")) or 1),
         "MASTER_ADDR": environment.get("MASTER_ADDR") or first_host(hosts) or "127.0.0.1",
         "MASTER_PORT": environment.get("MASTER_PORT") or str(_FIRST_PORT + number % _PORTS),
     }
@@ -94,8 +94,8 @@ def first_host(hosts: str) -> str:
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
 
 
-def _number(text: str | None) -> int:
-    """The number that a text begins with; 0 where it begins with none. SLURM writes ``4(x2)`` for two nodes of four."""
+def number_in(text: str | None) -> int:
+    """The number that a variable begins with, else 0. SLURM writes ``4(x2)`` for two nodes of four tasks."""
     digits = re.match(r"[0-9]{1,18}", text or "")
     return int(digits[0]) if digits else 0
 

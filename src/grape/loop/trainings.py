@@ -18,7 +18,7 @@ from grape.cluster.links import Door, Invitation, connect
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.events import Reporter
 from grape.core.files import atomic_writer, read_json_mapping
-from grape.core.launched import LaunchedProcess, forget_launcher, launched_process, variables_of_slurm
+from grape.core.launched import LaunchedProcess, forget_launcher, launched_process, number_in, variables_of_slurm
 from grape.core.runs import is_complete
 from grape.training.process_group import (
     LocalRank,
@@ -74,8 +74,8 @@ class JobTrainings(Trainings):
 
     def __init__(self, out: Path, variables: Mapping[str, str]) -> None:
         self._count = int(variables["WORLD_SIZE"])
-        self._local_count = int(variables.get("LOCAL_WORLD_SIZE") or self._count)
-        self._local = int(variables.get("LOCAL_RANK") or 0)
+        self._local_count = number_in(variables.get("LOCAL_WORLD_SIZE")) or self._count
+        self._local = number_in(variables.get("LOCAL_RANK"))
         self._on_one_machine = self._local_count >= self._count
         self._host = "127.0.0.1" if self._on_one_machine else variables["MASTER_ADDR"]
         self._links: dict[int, socket.socket] = {}
@@ -240,8 +240,8 @@ def _train_beside(
     link: socket.socket, request: bytes, meeting: Mapping[str, Any], variables: Mapping[str, str]
 ) -> None:
     """Run one rank, whose messages go through the connection, until it or the connection ends."""
-    local_count = int(variables.get("LOCAL_WORLD_SIZE") or meeting["count"])
-    numbers = meeting["rank"], meeting["count"], int(variables.get("LOCAL_RANK") or 0), local_count
+    local_count = number_in(variables.get("LOCAL_WORLD_SIZE")) or meeting["count"]
+    numbers = meeting["rank"], meeting["count"], number_in(variables.get("LOCAL_RANK")), local_count
     given = rank_variables(*numbers, meeting["host"], meeting["port"])
     ranks = [LocalRank(meeting["rank"], request, given, output=link.fileno())]
     with contextlib.suppress(ConnectionError), ended_together(ranks):

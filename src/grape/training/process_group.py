@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, Protocol
 from grape.core import errors
 from grape.core.errors import GrapeError, SettingsError, TrainingError
 from grape.core.events import Progress, Reporter
-from grape.core.launched import forget_launcher, launched_process, variables_of_slurm
+from grape.core.launched import forget_launcher, launched_process, number_in, variables_of_slurm
 from grape.core.runs import is_complete, load_summary
 from grape.core.settings import settings_to_dict
 from grape.training.settings import SftSettings, TrainSettings
@@ -167,7 +167,7 @@ def plan_processes(settings: SftSettings | TrainSettings) -> dict[str, Any]:
     local = settings.gpus
     if process.count > 1:
         variables |= variables_of_slurm(variables) if process.by_slurm else {}
-        local = int(variables.get("LOCAL_WORLD_SIZE") or count)
+        local = number_in(variables.get("LOCAL_WORLD_SIZE")) or count
     sharded = isinstance(settings, TrainSettings) and settings.sharding == "full"
     return {
         "processes": {
