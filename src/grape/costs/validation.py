@@ -5,8 +5,10 @@ the verdict, which every specification charges, any costs at all would tell the 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from grape.costs.evaluation import evaluate, unavailable_constraints
 from grape.costs.report_card import ReportCard, TrialCheck
 from grape.costs.specification import CostSpecification, specification_hash
 from grape.costs.trial_measures import (
+    BoundaryAgreement,
     area_under_curve,
     beginning,
     boundary_agreement,
@@ -27,6 +30,8 @@ from grape.costs.trial_measures import (
 )
 
 __all__ = ["CRITERIA", "ValidationCriteria", "validate_specification"]
+
+_ROWS = 64  # of a matrix of pairs that are compared at once
 
 PREFIXES = 10
 """First parts of an expert's episode, evenly spaced, at which its cost so far is looked at."""
@@ -63,26 +68,98 @@ class ValidationCriteria:
     min_agreement: float = setting(0.5, group=CRITERIA, range=Range(0, 1), common=True)
 
 
+@dataclass(eq=False)
+class _Trial:
+    """What is kept of the trajectories that were tried: numbers, so that memory does not hold them.
+
+    Attributes:
+        costs: Of each trajectory with the verdict hidden.
+        success: Whether it was solved.
+        starts: Its task and initial state.
+        noisy: Its costs under each noise and draw, ``(noises, draws)``.
+        all_finite: Whether all costs are finite, with the verdict of successes as well.
+        entered: Number of constraints of entered stages.
+        lost: How many of them could not be measured, by name.
+        agreements: How boundaries agree with events, of successes.
+        clean: How costs fall along the way of experts of style ``clean``.
+        solved: The same of other successes, while there is no such expert.
+    """
+
+    costs: list[float] = field(default_factory=list)
+    success: list[bool] = field(default_factory=list)
+    starts: list[tuple[str, int]] = field(default_factory=list)
+    noisy: list[np.ndarray] = field(default_factory=list)
+    all_finite: bool = True
+    entered: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    agreements: list[BoundaryAgreement] = field(default_factory=list)
+    clean: list["_Way"] = field(default_factory=list)
+    solved: list["_Way"] = field(default_factory=list)
+
+    @property
+    def experts(self) -> list["_Way"]:
+        """Whose costs are followed: experts of style ``clean``, or all successes where there are none."""
+        return self.clean or self.solved
+
+    def add(
+        self, specification: CostSpecification, trajectory: Trajectory, criteria: ValidationCriteria, seed: int
+    ) -> None:
+        """Try one trajectory of known outcome."""
+        hidden, success = without_verdict(trajectory), bool(trajectory.meta.success)
+        stages = evaluate(specification, hidden)
+        self.costs.append(_total(stages))
+        self.success.append(success)
+        self.starts.append((trajectory.meta.task, trajectory.meta.initial_state))
+        self.noisy.append(_noisy_costs(specification, hidden, criteria, seed))
+        self.all_finite &= math.isfinite(self.costs[-1])
+        self.entered += sum(len(stage.constraints) for stage in stages if stage.reached)
+        self.lost.update(unavailable_constraints(stages))
+        if not success:
+            return
+        self.agreements.append(boundary_agreement(hidden, stages))
+        shown = evaluate(specification, trajectory)
+        self.all_finite &= math.isfinite(_total(shown))
+        if trajectory.meta.operator == "clean":
+            self.clean.append(_way(specification, trajectory, shown, hidden))
+            self.solved.clear()
+        elif not self.clean:
+            self.solved.append(_way(specification, trajectory, shown, hidden))
+
+
 @dataclass(frozen=True)
-class _Tried:
-    """One trajectory with the verdict hidden, and what it cost."""
+class _Way:
+    """How costs so far fall along an episode.
 
-    trajectory: Trajectory
-    success: bool
-    stages: tuple[StageScore, ...]
+    Attributes:
+        falls: Whether the episode so far costs less at the end of each stage than at that of the one before.
+        not_cheaper: Stages at whose end it does not.
+        trend: Rank correlation of time and cost so far; None for an episode of one state.
+    """
 
-    @property
-    def cost(self) -> float:
-        return _total(self.stages)
+    falls: tuple[bool, ...]
+    not_cheaper: tuple[str, ...]
+    trend: float | None
 
-    @property
-    def start(self) -> tuple[str, int]:
-        return self.trajectory.meta.task, self.trajectory.meta.initial_state
+
+def _way(specification: CostSpecification, shown: Trajectory, stages: Sequence[StageScore], hidden: Trajectory) -> _Way:
+    ends = sorted({0, *(stage.end for stage in stages[:-1] if stage.done)})
+    costs = [_total(evaluate(specification, beginning(shown, end))) for end in ends]
+    not_cheaper = [
+        next(stage.name for stage in stages if stage.end == end)
+        for end, (before, after) in zip(ends[1:], itertools.pairwise(costs), strict=True)
+        if not after < before
+    ]
+    at = sorted(set(np.linspace(0, hidden.steps, PREFIXES).round().astype(int).tolist()))
+    trend = None
+    if len(at) > 1:
+        trend = _kendall([_total(evaluate(specification, beginning(hidden, step))) for step in at])
+    falls = tuple(after < before for before, after in itertools.pairwise(costs))
+    return _Way(falls, tuple(not_cheaper), trend)
 
 
 def validate_specification(
     specification: CostSpecification,
-    trajectories: Sequence[Trajectory],
+    trajectories: Iterable[Trajectory],
     criteria: ValidationCriteria | None = None,
     *,
     seed: int = 0,
@@ -95,7 +172,8 @@ def validate_specification(
 
     Args:
         specification: What to try.
-        trajectories: Recordings of the task; images are not looked at, and those of unknown outcome are left out.
+        trajectories: Recordings of the task, taken one after another; images are not looked at, and those of unknown
+            outcome are left out.
         criteria: What it must reach.
         seed: Of the keypoints' displacement.
         advance: Called once a trajectory.
@@ -104,92 +182,61 @@ def validate_specification(
         CompatibilityError: A trajectory is of another task.
         DataError: A trajectory lacks a keypoint or signal that the specification speaks of.
     """
-    criteria = criteria or ValidationCriteria()
-    trajectories = [trajectory for trajectory in trajectories if trajectory.meta.success is not None]
-    tried, noisy = [], []
+    criteria, trial = criteria or ValidationCriteria(), _Trial()
     for trajectory in trajectories:
-        hidden = without_verdict(trajectory)
-        tried.append(_Tried(hidden, bool(trajectory.meta.success), evaluate(specification, hidden)))
-        noisy.append(_noisy_costs(specification, hidden, criteria, seed))
-        advance()
-    solved = [(shown, item) for shown, item in zip(trajectories, tried, strict=True) if item.success]
-    experts = [pair for pair in solved if pair[0].meta.operator == "clean"] or solved
+        if trajectory.meta.success is not None:
+            trial.add(specification, trajectory, criteria, seed)
+            advance()
     return ReportCard(
         source=specification.source or specification.task,
         hash=specification_hash(specification),
-        episodes=len(tried),
-        successes=sum(item.success for item in tried),
-        states=len({item.start for item in tried}),
+        episodes=len(trial.costs),
+        successes=sum(trial.success),
+        states=len(set(trial.starts)),
         checks=(
-            _finite(specification, trajectories, tried, criteria),
-            _falls(specification, experts, criteria),
-            _trend(specification, experts, criteria),
-            _ranks(tried, criteria),
-            _stable(tried, noisy, criteria),
-            _boundaries(tried, criteria),
+            _finite(trial, criteria),
+            _falls(trial.experts, criteria),
+            _trend(trial.experts, criteria),
+            _ranks(trial, criteria),
+            _stable(trial, criteria),
+            _boundaries(trial.agreements, criteria),
         ),
     )
 
 
-def _finite(
-    specification: CostSpecification,
-    trajectories: Sequence[Trajectory],
-    tried: Sequence[_Tried],
-    criteria: ValidationCriteria,
-) -> TrialCheck:
-    judged = [stages for item in tried for stages in (item.stages,)]
-    judged += [evaluate(specification, trajectory) for trajectory in trajectories if trajectory.meta.success]
-    finite = bool(np.isfinite([_total(stages) for stages in judged]).all())
-    entered = sum(len(stage.constraints) for item in tried for stage in item.stages if stage.reached)
-    lost = [place for item in tried for place in unavailable_constraints(item.stages)]
-    share = len(lost) / entered if entered else 0.0
+def _finite(trial: _Trial, criteria: ValidationCriteria) -> TrialCheck:
+    finite = trial.all_finite
+    share = trial.lost.total() / trial.entered if trial.entered else 0.0
     if not finite:
         sentence = "A cost is not finite."
-    elif lost:
-        worst = max(sorted(set(lost)), key=lost.count)
+    elif trial.lost:
+        worst = max(sorted(trial.lost), key=trial.lost.__getitem__)
         sentence = f"All costs are finite; {share:.1%} of constraints could not be measured, most often {worst}."
     else:
         sentence = "All costs are finite and every constraint could be measured."
-    passed = finite and share <= criteria.max_unavailable if tried else None
+    passed = finite and share <= criteria.max_unavailable if trial.costs else None
     return TrialCheck("finite", passed, share, criteria.max_unavailable, sentence, {"all_finite": finite})
 
 
-def _falls(
-    specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
-) -> TrialCheck:
+def _falls(experts: Sequence[_Way], criteria: ValidationCriteria) -> TrialCheck:
     """At the end of each stage an expert's episode so far costs less than at the end of the one before."""
-    falls, not_cheaper = [], []
-    for shown, _ in experts:
-        stages = evaluate(specification, shown)
-        ends = sorted({0, *(stage.end for stage in stages[:-1] if stage.done)})
-        costs = [_total(evaluate(specification, beginning(shown, end))) for end in ends]
-        falls += [after < before for before, after in itertools.pairwise(costs)]
-        for end, (before, after) in zip(ends[1:], itertools.pairwise(costs), strict=True):
-            if not after < before:
-                not_cheaper.append(next(stage.name for stage in stages if stage.end == end))
+    falls = [fall for way in experts for fall in way.falls]
+    not_cheaper = Counter(stage for way in experts for stage in way.not_cheaper)
     if not falls:
         sentence = "No success was recorded to follow its costs." if not experts else "No expert finished a stage."
         return TrialCheck("falls", False if experts else None, None, criteria.min_fall, sentence)
     share = float(np.mean(falls))
     sentence = f"{share:.0%} of the stages make an expert's episode cheaper when they end (of {len(falls)})."
     if not_cheaper:
-        sentence += f" Most often '{max(sorted(set(not_cheaper)), key=not_cheaper.count)}' does not."
+        sentence += f" Most often '{max(sorted(not_cheaper), key=not_cheaper.__getitem__)}' does not."
     return TrialCheck(
         "falls", share >= criteria.min_fall, share, criteria.min_fall, sentence, {"experts": len(experts)}
     )
 
 
-def _trend(
-    specification: CostSpecification, experts: Sequence[tuple[Trajectory, _Tried]], criteria: ValidationCriteria
-) -> TrialCheck:
+def _trend(experts: Sequence[_Way], criteria: ValidationCriteria) -> TrialCheck:
     """Along an expert's way the cost so far tends to fall."""
-    correlations = []
-    for _, item in experts:
-        steps = item.trajectory.steps
-        at = sorted(set(np.linspace(0, steps, PREFIXES).round().astype(int).tolist()))
-        if len(at) > 1:
-            costs = [_total(evaluate(specification, beginning(item.trajectory, step))) for step in at]
-            correlations.append(_kendall(costs))
+    correlations = [way.trend for way in experts if way.trend is not None]
     if not correlations:
         return TrialCheck("trend", None, None, criteria.max_trend, "No success was recorded to follow its costs.")
     tau = float(np.mean(correlations))
@@ -197,8 +244,8 @@ def _trend(
     return TrialCheck("trend", tau <= criteria.max_trend, tau, criteria.max_trend, sentence)
 
 
-def _ranks(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
-    costs, success, starts = _columns(tried)
+def _ranks(trial: _Trial, criteria: ValidationCriteria) -> TrialCheck:
+    costs, success, starts = trial.costs, trial.success, trial.starts
     auc = area_under_curve(costs, success, starts)
     if auc is None:
         missing = "failure" if all(success) else "success"
@@ -222,21 +269,20 @@ def _ranks(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
     return TrialCheck("ranks", passed, auc.value, criteria.min_auc, sentence, facts)
 
 
-def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: ValidationCriteria) -> TrialCheck:
-    costs, success, starts = _columns(tried)
-    same = _same_start(starts)
-    solved = np.asarray(success)
-    decisive = same & (solved[:, None] != solved[None, :])
-    if not decisive.any():
-        decisive = solved[:, None] != solved[None, :]
-    if not criteria.noise or not decisive.any():
+def _stable(trial: _Trial, criteria: ValidationCriteria) -> TrialCheck:
+    clean, solved = np.asarray(trial.costs), np.asarray(trial.success, dtype=bool)
+    groups = _same_start(trial.starts)
+    couples = [(group[solved[group]], group[~solved[group]]) for group in groups]
+    decisive = [sides for sides in couples if all(map(len, sides))]
+    if not decisive and solved.any() and not solved.all():
+        decisive = [(np.flatnonzero(solved), np.flatnonzero(~solved))]
+    if not criteria.noise or not decisive:
         return TrialCheck("stable", None, None, criteria.max_flips, "No success and failure to rank under noise.")
-    clean = np.asarray(costs)
     flips, all_flips = {}, {}
     for number, rms in enumerate(criteria.noise):
-        displaced = np.stack([draws[number] for draws in noisy])
+        displaced = np.stack([draws[number] for draws in trial.noisy])
         flips[f"{rms:g}"] = _flipped(clean, displaced, decisive)
-        all_flips[f"{rms:g}"] = _flipped(clean, displaced, same & ~np.eye(len(clean), dtype=bool))
+        all_flips[f"{rms:g}"] = _flipped(clean, displaced, [(group, group) for group in groups])
     value = max(share or 0.0 for share in flips.values())
     largest = 100 * max(criteria.noise)
     sentence = f"Moving keypoints by up to {largest:g} cm turns at most {value:.1%} of success and failure pairs round."
@@ -244,8 +290,7 @@ def _stable(tried: Sequence[_Tried], noisy: Sequence[np.ndarray], criteria: Vali
     return TrialCheck("stable", value <= criteria.max_flips, value, criteria.max_flips, sentence, facts)
 
 
-def _boundaries(tried: Sequence[_Tried], criteria: ValidationCriteria) -> TrialCheck:
-    agreements = [boundary_agreement(item.trajectory, item.stages) for item in tried if item.success]
+def _boundaries(agreements: Sequence[BoundaryAgreement], criteria: ValidationCriteria) -> TrialCheck:
     events = sum(item.events for item in agreements)
     if not events:
         sentence = "No closing or opening of the gripper was recorded in a success to compare stage boundaries with."
@@ -281,23 +326,31 @@ def _rng(trajectory: Trajectory, seed: int, number: int, draw: int) -> np.random
     return derive_rng(seed, "keypoint noise", meta.task, meta.episode_id, meta.operator, meta.policy_hash, number, draw)
 
 
-def _flipped(clean: np.ndarray, displaced: np.ndarray, pairs: np.ndarray) -> float | None:
-    """Share of ranked pairs whose order the displaced costs ``(E, draws)`` turn round."""
-    before = np.sign(clean[:, None] - clean[None, :])
-    ranked = pairs & (before != 0.0)
-    if not ranked.any():
-        return None
-    after = np.sign(displaced[:, None, :] - displaced[None, :, :])
-    return float((after == -before[:, :, None])[ranked].mean())
+def _flipped(clean: np.ndarray, displaced: np.ndarray, sides: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """Share of ranked pairs whose order the displaced costs ``(E, draws)`` turn round.
+
+    Args:
+        clean: Costs, ``(E,)``.
+        displaced: Costs under noise.
+        sides: Groups of pairs: each episode of the first side with each of the second.
+    """
+    turned = ranked = 0
+    for one, other in sides:
+        for start in range(0, len(one), _ROWS):
+            rows = one[start : start + _ROWS]
+            before = np.sign(clean[rows][:, None] - clean[other][None, :])
+            after = np.sign(displaced[rows][:, None, :] - displaced[other][None, :, :])
+            ranked += int(np.count_nonzero(before))
+            turned += int(np.count_nonzero((after == -before[:, :, None]) & (before != 0.0)[:, :, None]))
+    return turned / (ranked * displaced.shape[1]) if ranked else None
 
 
-def _columns(tried: Sequence[_Tried]) -> tuple[list[float], list[bool], list[tuple[str, int]]]:
-    return [item.cost for item in tried], [item.success for item in tried], [item.start for item in tried]
-
-
-def _same_start(starts: Sequence[tuple[str, int]]) -> np.ndarray:
-    codes = np.unique([repr(start) for start in starts], return_inverse=True)[1] if starts else np.zeros(0)
-    return np.equal(codes[:, None], codes[None, :])
+def _same_start(starts: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+    """Numbers of the trajectories of each initial state."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for number, start in enumerate(starts):
+        groups.setdefault(start, []).append(number)
+    return [np.array(members) for members in groups.values()]
 
 
 def _kendall(values: Sequence[float]) -> float:

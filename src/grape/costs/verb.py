@@ -208,8 +208,8 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
     if not all(math.isfinite(rms) and rms > 0.0 for rms in settings.noise):
         raise SettingsError(f"--noise is {settings.noise}.", "Give lengths in meters above 0, e.g. 0.01 0.02.")
     specification = find_specification(settings.target)
-    recorded = episodes_of_task(settings.store, specification, settings.task)
-    episodes = [episode for episode in recorded if episode.meta.success is not None]
+    recorded = find_episodes(settings.store, specification, settings.task)
+    episodes = [(store, name) for store, name in recorded if store.meta(name).success is not None]
     if not episodes:
         raise CompatibilityError(
             f"The outcome of all {len(recorded)} episodes is unknown, and a trial compares successes with failures.",
@@ -217,10 +217,12 @@ def run_costs_validate(settings: CostsValidateSettings, reporter: Reporter = SIL
         )
     if len(episodes) < len(recorded):
         reporter.warn(f"{len(recorded) - len(episodes)} of {len(recorded)} episodes have no known outcome: left out.")
-    first = episodes[0]
+    store, name = episodes[0]
+    first = store.read(name, frames=False)
     check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
     with reporter.progress("trying", len(episodes)) as progress:
-        card = validate_specification(specification, episodes, settings, seed=settings.seed, advance=progress.advance)
+        read = (store.read(name, frames=False) for store, name in episodes)
+        card = validate_specification(specification, read, settings, seed=settings.seed, advance=progress.advance)
     return {"text": card_text(card), "stores": list(map(str, settings.store)), **card.to_dict()}
 
 
