@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from measured_on import HERE, commit, processor
 
 from grape.collect import CollectSettings, run_collect
@@ -40,12 +41,13 @@ from grape.store import EpisodeStore
 RESULTS = HERE.parent / "docs" / "results"
 ROLLOUTS: dict[str, dict[str, Any]] = {
     "sleeping": {"suite": "sleeping", "initial_states": "0-31", "lanes": 2},
-    "metaworld": {"suite": "metaworld", "tasks": "drawer-open", "initial_states": "0-31", "lanes": 2},
+    "metaworld": {"suite": "metaworld", "tasks": "drawer-open", "initial_states": "0-47", "lanes": 2},
 }
 BEGIN, END = "<!-- table -->\n", "<!-- end -->"
+WHO = ("here", "of_workers")
 VERBS = ("score", "costs validate", "export rlds")
-COPIES = 12
-"""The 32 recorded episodes so often under other initial states, for scores and trials; exports take 32."""
+COPIES = {"score": 96, "costs validate": 24, "export rlds": 4}
+"""How often each of 16 recorded episodes is taken, under other initial states."""
 
 
 def main() -> None:
@@ -118,14 +120,14 @@ def rollouts(part: str, launcher: str, workers: int, folder: Path) -> tuple[dict
 def verbs(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """The verbs that map over recorded episodes, each on one store."""
     few = folder / "few"
-    run_collect(CollectSettings(out=few, workers=min(2, os.cpu_count() or 1), **ROLLOUTS["metaworld"]))
-    many = copied(EpisodeStore.open(few), folder / "many")
+    recorded = ROLLOUTS["metaworld"] | {"initial_states": "0-15", "workers": min(2, os.cpu_count() or 1)}
+    run_collect(CollectSettings(out=few, **recorded))
     for verb in VERBS:
+        store = copied(EpisodeStore.open(few), folder / f"of {verb}", COPIES[verb], images=verb == "export rlds")
         expected = ""
         for launcher in options.launchers:
             for workers in options.workers:
                 out = folder / f"{verb.replace(' ', '-')}-{launcher}-{workers}"
-                store = few if verb == "export rlds" else many
                 began, before = time.perf_counter(), processor_seconds()
                 digest = RUN[verb](store, out, {"launcher": launcher, "workers": workers})
                 seconds, after = round(time.perf_counter() - began, 2), processor_seconds()
@@ -146,8 +148,9 @@ def processor_seconds() -> tuple[float, float]:
 
 
 def processor_of(before: tuple[float, float], after: tuple[float, float]) -> dict[str, float]:
-    names = ("processor_seconds_here", "processor_seconds_of_workers")
-    return {name: round(end - start, 2) for name, start, end in zip(names, before, after, strict=True)}
+    return {
+        f"processor_seconds_{who}": round(end - start, 2) for who, start, end in zip(WHO, before, after, strict=True)
+    }
 
 
 def score(store: Path, out: Path, given: dict[str, Any]) -> str:
@@ -183,19 +186,21 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def copied(store: EpisodeStore, folder: Path) -> Path:
-    """A store with each episode several times, under other initial states; every third copy is called a failure."""
+def copied(store: EpisodeStore, folder: Path, copies: int, *, images: bool) -> Path:
+    """A store with each episode several times, under other initial states; every third copy is called a failure.
+
+    Without ``images`` these are tiny, where they are not read.
+    """
     many = EpisodeStore.create(folder / "store", store.suite, store.contract)
     for name in store.ids():
         trajectory = store.read(name)
-        for copy in range(COPIES):
+        if not images:
+            trajectory = dataclasses.replace(trajectory, frames=np.ascontiguousarray(trajectory.frames[:, ::64, ::64]))
+        for copy in range(copies):
             state = trajectory.meta.initial_state + 1000 * copy
             facts = {"episode_id": f"{trajectory.meta.task}-{state:06d}", "initial_state": state}
-            many.write(
-                dataclasses.replace(
-                    trajectory, meta=dataclasses.replace(trajectory.meta, success=copy % 3 > 0, **facts)
-                )
-            )
+            meta = dataclasses.replace(trajectory.meta, success=copy % 3 > 0, **facts)
+            many.write(dataclasses.replace(trajectory, meta=meta))
     return many.path
 
 
@@ -239,6 +244,20 @@ def table(result: dict[str, Any]) -> str:
         start = f"{min(starts):.1f} to {max(starts):.1f} s" if starts else "included"
         episodes = next(iter(rows.values()))["episodes"]
         lines.append(f"| {work} | {launcher} | {episodes} | {' | '.join(cells)} | {start} |")
+    lines += [
+        "",
+        "| work | " + " | ".join(f"{n} worker{'s' * (n > 1)}" for n in counts) + " | at most |",
+        "|---|" + "---|" * (len(counts) + 1),
+    ]
+    for verb in VERBS:
+        rows = {row["workers"]: row for row in result["rows"] if (row["work"], row["launcher"]) == (verb, "local")}
+        parts = {count: [row[f"processor_seconds_{who}"] for who in WHO] for count, row in rows.items()}
+        cells = [f"{parts[n][0]:.1f} + {parts[n][1]:.1f} s" if n in parts else "" for n in counts]
+        shared = [here for count, (here, _) in parts.items() if count > 1]
+        bound = f"{parts[1][0] / min(shared):.0f}x" if 1 in parts and shared else ""
+        lines.append(f"| {verb} | {' | '.join(cells)} | {bound} |")
+    loads = [row["load_average"] for row in result["rows"]]
+    lines += ["", f"Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}."]
     return "\n".join(lines) + "\n"
 
 

@@ -83,11 +83,11 @@ def area_under_curve(costs: Sequence[float], success: Sequence[bool], cluster: S
     m, n = int(solved.sum()), int((~solved).sum())
     if not m or not n:
         return None
-    order = _order(cost[solved], cost[~solved])
-    value = float(order.mean())
+    of_successes, of_failures = _wins(cost[solved], cost[~solved])
+    value = float(of_successes.sum()) / (m * n)
     clusters = int(codes.max()) + 1
     of_success, of_failure = codes[solved], codes[~solved]
-    variance = _variance(order, of_success, of_failure, clusters)
+    variance = _variance(value, of_successes / n, of_failures / m, of_success, of_failure, clusters)
     if variance > 0.0 and 0.0 < value < 1.0:
         spread = _Z95 * math.sqrt(variance) / (value * (1.0 - value))
         center = math.log(value / (1.0 - value))
@@ -106,23 +106,45 @@ def concordance(
     order = np.argsort(codes, kind="stable")
     total, count = 0.0, 0
     for members in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-        ordered = _order(cost[members[solved[members]]], cost[members[~solved[members]]])
-        total, count = total + float(ordered.sum()), count + ordered.size
+        successes, failures = cost[members[solved[members]]], cost[members[~solved[members]]]
+        total += float(_wins(successes, failures)[0].sum())
+        count += len(successes) * len(failures)
     return (total / count if count else None), count
 
 
-def _order(successes: Floats, failures: Floats) -> Floats:
-    """1 where a success costs less than a failure, 0.5 where they cost the same, ``(m, n)``."""
-    one, other = successes[:, None], failures[None, :]
-    order: Floats = (one < other) + 0.5 * (one == other)
-    return order
+def _wins(successes: Floats, failures: Floats) -> tuple[Floats, Floats]:
+    """How many failures cost more than each success ``(m,)``, and how many successes less than each failure ``(n,)``.
+
+    Equal costs count half. All counts are exact, and no matrix of all pairs is made.
+    """
+    more = np.sort(failures)
+    less = np.sort(successes)
+    of_successes = len(more) - (np.searchsorted(more, successes) + np.searchsorted(more, successes, "right")) / 2.0
+    of_failures = (np.searchsorted(less, failures) + np.searchsorted(less, failures, "right")) / 2.0
+    return of_successes, of_failures
 
 
-def _variance(order: Floats, of_success: npt.NDArray[np.intp], of_failure: npt.NDArray[np.intp], count: int) -> float:
-    """Obuchowski's variance of the area; 0 where one cluster alone cannot tell."""
-    m, n, value = len(of_success), len(of_failure), float(order.mean())
-    excess_success = np.bincount(of_success, order.mean(axis=1) - value, minlength=count)
-    excess_failure = np.bincount(of_failure, order.mean(axis=0) - value, minlength=count)
+def _variance(
+    value: float,
+    of_successes: Floats,
+    of_failures: Floats,
+    of_success: npt.NDArray[np.intp],
+    of_failure: npt.NDArray[np.intp],
+    count: int,
+) -> float:
+    """Obuchowski's variance of the area; 0 where one cluster alone cannot tell.
+
+    Args:
+        value: The area.
+        of_successes: Share of failures that cost more than each success, ``(m,)``.
+        of_failures: Share of successes that cost less than each failure, ``(n,)``.
+        of_success: Cluster of each success.
+        of_failure: Cluster of each failure.
+        count: Number of clusters.
+    """
+    m, n = len(of_success), len(of_failure)
+    excess_success = np.bincount(of_success, of_successes - value, minlength=count)
+    excess_failure = np.bincount(of_failure, of_failures - value, minlength=count)
     with_success, with_failure = len(set(of_success.tolist())), len(set(of_failure.tolist()))
     if min(with_success, with_failure) < 2:
         return 0.0

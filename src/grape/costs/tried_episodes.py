@@ -15,7 +15,7 @@ from grape.costs.specification import CostSpecification
 from grape.costs.trial_measures import BoundaryAgreement, beginning, boundary_agreement, with_noise, without_verdict
 from grape.store import EpisodeStore
 
-__all__ = ["PREFIXES", "RecordedTrial", "TriedEpisode", "experts_among", "try_episode"]
+__all__ = ["PREFIXES", "RecordedTrial", "TriedEpisode", "experts_among", "is_clean_expert", "try_episode"]
 
 PREFIXES = 10
 """First parts of an expert's episode, evenly spaced, at which its cost so far is looked at."""
@@ -34,6 +34,7 @@ class TriedEpisode:
         unavailable: Places of those that could not be measured.
         noisy: Cost of each noise and draw.
         boundaries: Of a success, how the gripper's events and the ends of stages agree; None of a failure.
+        is_clean: Whether it is a success of style ``clean``.
         is_expert: Whether it shows whether costs fall along the way; the rest is empty where it does not.
         falls: For each stage that it finished, whether the episode so far became cheaper.
         not_cheaper: Names of the stages of which it did not.
@@ -48,15 +49,21 @@ class TriedEpisode:
     unavailable: tuple[str, ...]
     noisy: tuple[tuple[float, ...], ...]
     boundaries: BoundaryAgreement | None
+    is_clean: bool
     is_expert: bool
     falls: tuple[bool, ...] = ()
     not_cheaper: tuple[str, ...] = ()
     trend: float | None = None
 
 
+def is_clean_expert(meta: EpisodeMeta) -> bool:
+    """Whether an episode is a success of style ``clean``."""
+    return bool(meta.success) and meta.operator == "clean"
+
+
 def experts_among(metas: Sequence[EpisodeMeta]) -> list[bool]:
     """Which episodes show whether costs fall: successes of style ``clean``, or all successes where there are none."""
-    clean = [bool(meta.success) and meta.operator == "clean" for meta in metas]
+    clean = [is_clean_expert(meta) for meta in metas]
     return clean if any(clean) else [bool(meta.success) for meta in metas]
 
 
@@ -96,6 +103,7 @@ def try_episode(
         unavailable=tuple(unavailable_constraints(stages)),
         noisy=_noisy_costs(specification, hidden, noise, draws, seed),
         boundaries=boundary_agreement(hidden, stages) if success else None,
+        is_clean=is_clean_expert(trajectory.meta),
         is_expert=is_expert,
         falls=falls,
         not_cheaper=not_cheaper,
