@@ -1,8 +1,9 @@
 """``grape costs show --out``: a page about a cost specification, with curves over the time of recorded episodes."""
 
 import statistics
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,26 @@ class StageBlock:
     rows: tuple[ConstraintRow, ...]
 
 
+class Contributions:
+    """What each constraint added to the costs of successes and failures, eight bytes an episode and constraint."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[bool, int, int], array[float]] = {}
+
+    def add(self, score: Score) -> None:
+        """Count one episode of known outcome."""
+        if score.success is not None:
+            for stage, entry in enumerate(score.stages):
+                for position, constraint in enumerate(entry.constraints):
+                    values = self._values.setdefault((score.success, stage, position), array("d"))
+                    values.append(constraint.contribution)
+
+    def mean(self, stage: int, position: int, *, success: bool) -> float | None:
+        """Mean over the episodes of one outcome, or None without any."""
+        values = self._values.get((success, stage, position))
+        return statistics.fmean(values) if values else None
+
+
 def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> Mapping[str, Any]:
     """Print a specification, or write its page.
 
@@ -130,22 +151,22 @@ def run_costs_page(settings: CostsPageSettings, reporter: Reporter = SILENT) -> 
     load_jinja()
     specification = find_specification(settings.target)
     episodes = _episodes(settings, specification)
-    trajectories = [episode.read(frames=False) for episode in episodes.values()]
     card: ReportCard | None = None
-    if trajectories:
-        first = trajectories[0]
+    if episodes:
+        first = next(iter(episodes.values())).read(frames=False)
         check_specification(specification, first.keypoints, first.signals, "camera" in first.meta.extra)
         with reporter.progress("trying", len(episodes)) as progress:
             criteria = ValidationCriteria(draws=_DRAWS)
-            card = validate_specification(specification, trajectories, criteria, advance=progress.advance)
-    scores = [_score(specification, name, one) for name, one in zip(episodes, trajectories, strict=True)]
-    views = _views(settings, episodes, scores, reporter)
+            read = (episode.read(frames=False) for episode in episodes.values())
+            card = validate_specification(specification, read, criteria, advance=progress.advance)
+    scores, contributions = _scores(specification, episodes)
+    views = _views(settings, specification, episodes, scores, reporter)
     title = "/".join(part for part in (specification.suite, specification.task) if part) or settings.target
     page = render_template(
         "costs.html.j2",
         title=title,
         specification=specification,
-        blocks=_blocks(specification, scores),
+        blocks=_blocks(specification, contributions),
         card=card,
         marks={True: "✓", False: "✗", None: "–"},
         pairs=views,
@@ -203,6 +224,16 @@ def _episodes(settings: CostsPageSettings, specification: CostSpecification) -> 
     return named
 
 
+def _scores(specification: CostSpecification, episodes: Mapping[str, _Episode]) -> tuple[list[Score], Contributions]:
+    """Scores of all episodes without their stages, and what each constraint contributed."""
+    scores, contributions = [], Contributions()
+    for name, episode in episodes.items():
+        score = _score(specification, name, episode.read(frames=False))
+        contributions.add(score)
+        scores.append(replace(score, stages=()))
+    return scores, contributions
+
+
 def _score(specification: CostSpecification, name: str, episode: Trajectory) -> Score:
     stages, meta = evaluate(specification, episode), episode.meta
     cost = sum(stage.cost for stage in stages)
@@ -222,7 +253,11 @@ def _score(specification: CostSpecification, name: str, episode: Trajectory) -> 
 
 
 def _views(
-    settings: CostsPageSettings, episodes: Mapping[str, _Episode], scores: Sequence[Score], reporter: Reporter
+    settings: CostsPageSettings,
+    specification: CostSpecification,
+    episodes: Mapping[str, _Episode],
+    scores: Sequence[Score],
+    reporter: Reporter,
 ) -> list[PairView]:
     """Episodes with the lowest and the highest cost of some initial states, largest differences first."""
     states: dict[tuple[str, int], list[Score]] = {}
@@ -237,6 +272,11 @@ def _views(
         return []
     load_av("report")
     limits = VideoLimits(settings.video_size, _VIDEO_BUDGET // (2 * len(chosen)))
+
+    def details(some: Sequence[Score]) -> tuple[list[Score], str]:
+        names = [score.episode_id for score in some]
+        return [_score(specification, name, episodes[name].read(frames=False)) for name in names], ""
+
     views = []
     with reporter.progress("videos", len(chosen)) as progress:
         for number, (cheap, dear) in enumerate(chosen, start=1):
@@ -250,13 +290,13 @@ def _views(
                 mode="lowest and highest cost",
                 reason="",
             )
-            candidate = Candidate(pair, cheap, dear, "", _Named(episodes))
+            candidate = Candidate(pair, cheap, dear, "", _Named(episodes), details)
             views.append(pair_view(number, candidate, limits, names=("lowest cost", "highest cost")))
             progress.advance()
     return views
 
 
-def _blocks(specification: CostSpecification, scores: Sequence[Score]) -> list[StageBlock]:
+def _blocks(specification: CostSpecification, contributions: Contributions) -> list[StageBlock]:
     blocks = [
         StageBlock(
             number=number,
@@ -264,16 +304,16 @@ def _blocks(specification: CostSpecification, scores: Sequence[Score]) -> list[S
             description=stage.description,
             done_when=stage.end_text,
             penalty=stage.penalty,
-            rows=_rows(stage.constraints, number - 1, scores),
+            rows=_rows(stage.constraints, number - 1, contributions),
         )
         for number, stage in enumerate(specification.stages, start=1)
     ]
     outcome = specification.outcome
-    rows = _rows(outcome.constraints, len(specification.stages), scores)
+    rows = _rows(outcome.constraints, len(specification.stages), contributions)
     return [*blocks, StageBlock(0, "outcome", "", "", outcome.unfinished, rows)]
 
 
-def _rows(constraints: Sequence[Constraint], stage: int, scores: Sequence[Score]) -> tuple[ConstraintRow, ...]:
+def _rows(constraints: Sequence[Constraint], stage: int, contributions: Contributions) -> tuple[ConstraintRow, ...]:
     return tuple(
         ConstraintRow(
             name=constraint.name,
@@ -282,8 +322,8 @@ def _rows(constraints: Sequence[Constraint], stage: int, scores: Sequence[Score]
             charge=_charge(constraint),
             tags=", ".join(constraint.objectives),
             description=constraint.description,
-            solved=_mean_contribution(scores, stage, position, success=True),
-            failed=_mean_contribution(scores, stage, position, success=False),
+            solved=contributions.mean(stage, position, success=True),
+            failed=contributions.mean(stage, position, success=False),
         )
         for position, constraint in enumerate(constraints, start=1)  # the first one priced is the stage's completion
     )
@@ -293,10 +333,3 @@ def _charge(constraint: Constraint) -> str:
     unit = "" if constraint.unit in ("fraction", "ratio", "of limit", "signal") else f" per {constraint.unit}"
     threshold = quantity(constraint.threshold, constraint.unit)
     return f"{constraint.weight:g}{unit} above {threshold}, at most {constraint.max_contribution:.2g}"
-
-
-def _mean_contribution(scores: Sequence[Score], stage: int, position: int, *, success: bool) -> float | None:
-    contributions = [
-        score.stages[stage].constraints[position].contribution for score in scores if score.success == success
-    ]
-    return statistics.fmean(contributions) if contributions else None
