@@ -79,6 +79,8 @@ def main() -> None:
     reporter: Reporter = _SentReporter(channel) if os.environ["RANK"] == "0" else SILENT
     try:
         _train(request["verb"], request["settings"], reporter)
+    except SystemExit:  # asked to end: what the training held is closed
+        pass
     except GrapeError as error:
         channel.send("outcome", error=type(error).__name__, message=error.message, hint=error.hint)
     except Exception as error:
@@ -87,7 +89,7 @@ def main() -> None:
     else:
         channel.send("outcome", done=True)
         return
-    # The peers may wait for this rank in a reduction that never comes: nothing of theirs is waited for.
+    # The peers may wait for this rank in a reduction that never comes: leaving the process group would wait for them.
     sys.stderr.flush()
     os._exit(1)
 
