@@ -84,8 +84,9 @@ def main() -> None:
     except GrapeError as error:
         channel.send("outcome", error=type(error).__name__, message=error.message, hint=error.hint)
     except Exception as error:
-        traceback.print_exc()
-        channel.send("outcome", defect=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        # Not printed here: where a peer is gone every rank fails, and one error is to be told.
+        channel.send("outcome", defect=text, traceback=traceback.format_exc())
     else:
         channel.send("outcome", done=True)
         return
