@@ -66,7 +66,7 @@ class Listener:
 
 
 DONE = {"kind": "outcome", "done": True}
-LOST = {"kind": "outcome", "defect": "RuntimeError: Connection closed by peer"}
+LOST = {"kind": "outcome", "defect": "RuntimeError: Connection closed by peer", "traceback": "line 7, in all_reduce"}
 REFUSED = {"kind": "outcome", "error": "NoPairsError", "message": "Nothing to learn.", "hint": "Collect more."}
 
 
@@ -111,6 +111,7 @@ def test_one_error_explains_the_others(ranks, kind, message):
     with pytest.raises(kind, match=message) as raised:
         follow(written, SILENT)
     assert type(raised.value) is kind
+    assert ("line 7" in raised.value.hint) == ("RuntimeError" in message)
 
 
 def test_a_rank_that_is_killed_while_it_writes_has_died():

@@ -339,7 +339,8 @@ def _error(failures: Sequence[_Reading]) -> GrapeError:
         error: GrapeError = kind(first.outcome["message"], first.outcome["hint"])
         return error
     what = first.outcome.get("died") or f"failed: {first.outcome['defect']}"
+    trace = f"\n{first.outcome['traceback']}" if "traceback" in first.outcome else ""
     return TrainingError(
         f"Rank {first.rank.number} of the training {what}; the others were ended.",
-        "Its last lines are above, if it wrote any. Run the same command again: it goes on from the last checkpoint.",
+        f"Run the same command again: it goes on from the last checkpoint.{trace}",
     )

@@ -79,15 +79,18 @@ def main() -> None:
     reporter: Reporter = _SentReporter(channel) if os.environ["RANK"] == "0" else SILENT
     try:
         _train(request["verb"], request["settings"], reporter)
+    except SystemExit:  # asked to end: what the training held is closed
+        pass
     except GrapeError as error:
         channel.send("outcome", error=type(error).__name__, message=error.message, hint=error.hint)
     except Exception as error:
-        traceback.print_exc()
-        channel.send("outcome", defect=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        # Not printed here: where a peer is gone every rank fails, and one error is to be told.
+        channel.send("outcome", defect=text, traceback=traceback.format_exc())
     else:
         channel.send("outcome", done=True)
         return
-    # The peers may wait for this rank in a reduction that never comes: nothing of theirs is waited for.
+    # The peers may wait for this rank in a reduction that never comes: leaving the process group would wait for them.
     sys.stderr.flush()
     os._exit(1)
 

@@ -102,8 +102,7 @@ class TrainerSettings(OptimizerSettings, AdapterSettings, LoggingSettings, Preci
         activation_checkpointing: Keep one hidden state a block and compute the rest again in the backward pass: about
             a third more time, several times less memory a decision.
         picture_cache_gb: Memory for decoded images, GB.
-        gpus: GPUs of this machine that train together, a process on each, with its share of every batch. With --device
-            cpu as many processes without GPUs. Under torchrun, accelerate launch or srun leave it out.
+        gpus: GPUs of this machine that train together, a process on each; with --device cpu as many without GPUs.
         device: Where to compute: auto takes a GPU if there is one, else cpu; or cuda, cuda:1.
         dtype: What frozen weights are held and computed in: auto is bfloat16 on a GPU and float32 on a CPU. Adapters
             are float32 always; without adapters all weights are float32, and bfloat16 is used for computing only.
