@@ -81,6 +81,7 @@ def test_a_scored_episode_reads_back(run: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.float32(actions["rows"]["Scalars:scalars"]), expected.actions)
         assert actions["static"]["SeriesLines:names"] == [["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"]]
         assert "/policy/logp" not in recording  # an expert's
+        assert sum(entity.startswith("/costs/") for entity in recording) > 3
         entered = [stage for stage in score.stages if stage.reached]
         assert len(entered) > 1
         stages = recording["/stages"]["rows"]
