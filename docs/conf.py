@@ -147,6 +147,7 @@ NAVIGATION = {
         "results/simpler-nano",
         "results/judges",
         "results/generated-costs",
+        "results/large-store",
     ],
     "Project": ["contributing", "measurements", "changelog", "security"],
 }
