@@ -148,6 +148,7 @@ NAVIGATION = {
         "results/judges",
         "results/generated-costs",
         "results/scaling",
+        "results/large-store",
     ],
     "Project": ["contributing", "measurements", "changelog", "security"],
 }

@@ -105,7 +105,9 @@ def read_file(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES, within: Path |
     """
     with open_file(path, max_bytes=max_bytes, within=within) as handle:
         try:
-            data = handle.read(max_bytes + 1)
+            data = handle.read(min(os.fstat(handle.fileno()).st_size, max_bytes) + 1)
+            if handle.peek(1):  # it grows, or is one of those that say to be empty
+                data += handle.read(max_bytes + 1 - len(data))
         except OSError as error:
             raise DataError(f"{path} cannot be read: {_reason(error)}.", "Check the file.") from error
     if len(data) > max_bytes:
