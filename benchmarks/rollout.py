@@ -47,7 +47,7 @@ from grape.envs.pool import WorkerPool
 from grape.envs.registry import get_suite
 from grape.policies.openvla import compute_norm_stats, create_nano
 from grape.store import EpisodeStore
-from grape.store.episode_file import encode_episode
+from grape.store.episode_encoding import encode_episode
 
 # Per suite: its task, decisions an episode, and which functions draw and which turn an image into the policy's.
 SUITES: dict[str, dict[str, Any]] = {

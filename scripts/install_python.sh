@@ -77,7 +77,7 @@ if [[ -z $installed || -n ${TORCH_INDEX:-} || (-n ${TORCH:-} && ${installed%%+*}
   installed=$(torch_version)
 fi
 
-say "GRAPE with all extras, beside torch $installed (with a CPU build 4.2 GB and a few minutes the first time)"
+say "GRAPE with all extras, beside torch $installed (with a CPU build 4.7 GB and a few minutes the first time)"
 # Naming the installed build keeps pip from exchanging it for another one.
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT

@@ -17,6 +17,7 @@ _MODULE_OF_EXTRA = {
     "ray": "ray",
     "serve": "websockets",
     "hub": "huggingface_hub",
+    "rerun": "rerun",
 }
 
 

@@ -31,6 +31,7 @@ from grape.core.settings import Range
         ("import video e.yaml --out o --confidence 0", "--confidence is 0.0", "above 0 and at most 1"),
         ("export lerobot --collection c --out o --crf 99", "--crf is 99", "between 0 and 51"),
         ("export lerobot --collection c --out o --fps -1", "--fps is -1", "at least 0"),
+        ("export rerun --store s --out o --hz nan", "--hz is nan", "at least 0"),
         ("export rlds --collection c --out o --shards 0", "--shards is 0", "at least 1"),
         ("export rlds --collection c --out o --val-fraction 1", "--val-fraction is 1.0", "at least 0 and below 1"),
         ("doctor --timeout 0", "--timeout is 0.0", "above 0"),

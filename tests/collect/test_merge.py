@@ -152,7 +152,7 @@ def change_episode(run: Path) -> str:
     """Put another recording in the place of a store's first one."""
     store = EpisodeStore.open(run)
     trajectory = store.read(store.ids()[0], display=True)
-    store.path_of(store.ids()[0]).unlink()
+    store.place_of(store.ids()[0]).unlink()
     store.write(dataclasses.replace(trajectory, meta=dataclasses.replace(trajectory.meta, seed=99)))
     return trajectory.meta.episode_id
 
@@ -339,7 +339,7 @@ def change_meta(place: Path, **changes: object) -> None:
     store = EpisodeStore.open(place)
     for name in store.ids():
         trajectory = store.read(name, display=True)
-        store.path_of(name).unlink()
+        store.place_of(name).unlink()
         store.write(dataclasses.replace(trajectory, meta=dataclasses.replace(trajectory.meta, **changes)))  # type: ignore[arg-type]
 
 

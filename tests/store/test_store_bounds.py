@@ -9,7 +9,7 @@ import pytest
 
 from grape.core.errors import DataError
 from grape.store import EpisodeStore
-from grape.store.episode_file import encode_episode
+from grape.store.episode_encoding import encode_episode
 from grape.store.frames import decode_display, decode_frames
 from grape.store.header import digest_of, header_from_json, header_to_json
 from tests.store.episodes import make_episode

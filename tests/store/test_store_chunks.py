@@ -17,7 +17,8 @@ from grape.core.chunks import Chunks
 from grape.core.errors import DataError
 from grape.core.trajectories import Trajectory
 from grape.store import EpisodeStore
-from grape.store.episode_file import encode_episode, read_episode, read_header
+from grape.store.episode_encoding import encode_episode
+from grape.store.episode_file import read_episode, read_header
 from grape.store.header import HEADER_KEY, digest_of
 from tests.store.episodes import assert_equal, make_chunked_episode, make_episode
 

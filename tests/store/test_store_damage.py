@@ -11,7 +11,7 @@ import pytest
 
 from grape.core.errors import DataError
 from grape.store import EpisodeStore
-from grape.store.episode_file import encode_episode
+from grape.store.episode_encoding import encode_episode
 from tests.store.episodes import assert_equal, make_episode
 
 HERE = str(Path(__file__).parents[2])

@@ -11,7 +11,7 @@ import pytest
 
 from grape.core.errors import CompatibilityError, DataError
 from grape.store import EpisodeStore
-from grape.store.episode_file import encode_episode
+from grape.store.episode_encoding import encode_episode
 from grape.store.index import load_index
 from tests.store.episodes import make_episode
 

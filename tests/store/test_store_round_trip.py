@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store import EpisodeStore
-from grape.store.episode_file import encode_episode
+from grape.store.episode_encoding import encode_episode
 from grape.store.frames import decode_frames, encode_frames
 from tests.store.episodes import assert_equal, make_episode
 
@@ -143,7 +143,7 @@ def test_decision_columns_are_null_in_the_last_row(store: EpisodeStore) -> None:
 def test_same_episode_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from tests.store.episodes import make_episode;"
-        "from grape.store.episode_file import encode_episode; import hashlib;"
+        "from grape.store.episode_encoding import encode_episode; import hashlib;"
         "print(hashlib.sha256(encode_episode(make_episode(display=True))[0]).hexdigest())"
     )
     here = str(Path(__file__).parents[2])

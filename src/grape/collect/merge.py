@@ -11,17 +11,21 @@ from grape.collect.settings import CollectSettings
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.runs import check_run, open_run
-from grape.core.settings import setting
+from grape.core.settings import Range, check_ranges, setting
 from grape.store import EpisodeStore, note_planned
 from grape.store.combined import check_contracts, owners_of
-from grape.store.copying import check_space, copy_episode, size_of
+from grape.store.copying import check_space, copy_episode, pack_episodes, size_of
 
 __all__ = ["MergeSettings", "run_merge"]
+
+_MOST_PACKED = 10_000
 
 
 @dataclass(frozen=True)
 class MergeSettings:
     """Join episode stores: shards of one collection to what one run would have written, or collections played alike.
+
+    With --pack also of a single store: its episodes in few files, for file systems that dislike small ones.
 
     Stores of different collections must agree in suite, contract, policy, preprocessing, temperature and all settings
     but tasks, initial states, samples, mixed episodes, operators, seed and lanes. Episodes that several stores hold
@@ -31,6 +35,8 @@ class MergeSettings:
         stores: Stores, or the folders that grape collect wrote.
         out: Folder to write; running again with the same stores, or with more shards, goes on.
         link: Make hard links in place of copies: no space, one file system. The stores then share their files.
+        pack: Write so many episodes into one file (a ZIP archive in OUT/store/packs), e.g. 256; 0 writes a file each.
+            Every verb reads both. Episodes that are in --out already stay as they are.
         partial: Join what is there although shards or episodes are missing. The result is an unfinished collection,
             which grape merge with the rest, or the same grape collect without --shard, completes.
         dry_run: Print what would be joined, and touch nothing.
@@ -39,6 +45,7 @@ class MergeSettings:
     stores: tuple[Path, ...] = setting(identity=False, common=True)
     out: Path = setting(identity=False, common=True)
     link: bool = setting(False, identity=False, common=True)
+    pack: int = setting(0, identity=False, range=Range(0, _MOST_PACKED), common=True)
     partial: bool = setting(False, identity=False, common=True)
     dry_run: bool = setting(False, identity=False, common=True)
 
@@ -60,6 +67,9 @@ def run_merge(settings: MergeSettings, reporter: Reporter = SILENT) -> Mapping[s
             is not set.
         GrapeError: The disk is full.
     """
+    check_ranges(settings)
+    if settings.pack and settings.link:
+        raise SettingsError("--pack copies episodes into new files, --link copies none.", "Give one of the two.")
     sources = _read(settings)
     stores = [source.store for source in sources]
     check_contracts(stores)
@@ -76,6 +86,8 @@ def run_merge(settings: MergeSettings, reporter: Reporter = SILENT) -> Mapping[s
     missing, complete = _check_whole(settings, sources, len(owners), one, reporter)
     known = {name for store in there for name in store.ids()}
     todo = [name for name in owners if name not in known]
+    if settings.pack:
+        todo.sort()  # equal packs, whichever store was named first
     size = 0 if settings.link else size_of(owners, todo)
     facts = {
         "stores": len(stores),
@@ -94,9 +106,12 @@ def run_merge(settings: MergeSettings, reporter: Reporter = SILENT) -> Mapping[s
         note_planned(settings.out, _whole(sources))
     store = EpisodeStore.create(target, stores[0].suite, stores[0].contract)
     with reporter.progress(f"merging into {settings.out.name}", len(owners), len(owners) - len(todo)) as bar:
-        for name in todo:
-            copy_episode(owners[name], name, target / "episodes", link=settings.link)
-            bar.advance()
+        for start in range(0, len(todo), settings.pack or 1):
+            if settings.pack:
+                pack_episodes(owners, todo[start : start + settings.pack], store.packs.next_path())
+            else:
+                copy_episode(owners[todo[start]], todo[start], target / "episodes", link=settings.link)
+            bar.advance(min(settings.pack or 1, len(todo) - start))
     append_event(settings.out, "merged", sources=[str(source.folder) for source in sources], **facts)
     if isinstance(run_as[1], CollectSettings):
         summary = summary_of(run_as[1], store.metas(), inputs, {})

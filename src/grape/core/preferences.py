@@ -62,6 +62,17 @@ class StageScore:
     constraints: tuple[ConstraintScore, ...] = ()
     position: int | None = None
 
+    def curve_states(self, constraint: ConstraintScore) -> list[float]:
+        """The state at which each value of a constraint's curve stands; a fraction where values are fewer than states.
+
+        Args:
+            constraint: One of the stage, with the curve of an episode that entered it.
+        """
+        count, states = len(constraint.curve), self.end - self.start + 1
+        # Quantities of a step (speeds) have a value at every state of the stage but its first.
+        first, stride = (1, 1.0) if count == states - 1 else (0, states / max(1, count))
+        return [self.start + first + (index + 0.5) * stride - 0.5 for index in range(count)]
+
 
 @record
 @dataclass(frozen=True)

@@ -33,11 +33,13 @@ RepositoryKind = Literal["model", "dataset"]
 DATA_FILES = (
     "store.json",
     "episodes/*.parquet",
+    "packs/*.zip",
     "pairs.jsonl",
     "run.json",
     "done.json",
     "store/store.json",
     "store/episodes/*.parquet",
+    "store/packs/*.zip",
 )
 """What is fetched of a data set, as patterns: an episode store, or pairs with theirs."""
 

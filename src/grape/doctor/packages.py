@@ -27,6 +27,7 @@ _PURPOSE = {
     "video": "grape import video",
     "perception": "models that find keypoints in images",
     "lerobot": "grape export lerobot",
+    "rerun": "grape export rerun",
     "4bit": "--load-in-4bit, on a GPU",
     "wandb": "--report-to wandb",
     "tensorboard": "--report-to tensorboard",

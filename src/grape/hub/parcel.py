@@ -19,6 +19,7 @@ from grape.hub.settings import PushSettings
 from grape.preferences.records import PAIRS_FILE, read_pairs, recorded_stores
 from grape.store import EpisodeStore, open_stores
 from grape.store.combined import owners_of
+from grape.store.packs import PackedFile
 
 __all__ = ["Parcel", "read_parcel"]
 
@@ -230,9 +231,15 @@ def _adapter_files(place: Path, base: str) -> tuple[str, dict[str, Path | str]]:
 def _store_files(store: EpisodeStore, names: tuple[str, ...], prefix: str = "") -> dict[str, Path | str]:
     owners = owners_of(store.parts)
     files: dict[str, Path | str] = {f"{prefix}store.json": store.path / "store.json"}
-    return files | {
-        f"{prefix}episodes/{name}.parquet": owners[name].path / "episodes" / f"{name}.parquet" for name in names
-    }
+    packs: dict[Path, None] = {}
+    for name in names:
+        place = owners[name].place_of(name)
+        if isinstance(place, PackedFile):
+            packs[place.pack] = None
+        else:
+            files[f"{prefix}episodes/{name}.parquet"] = place
+    # Packs of several stores may have one name.
+    return files | {f"{prefix}packs/pack-{number:06d}.zip": pack for number, pack in enumerate(packs)}
 
 
 def _store_parcel(place: Path, run: Path | None, facts: Mapping[str, Any]) -> Parcel:

@@ -151,7 +151,7 @@ def _top(one: ConstraintScore, other: ConstraintScore) -> float:
 
 def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: int) -> CurveRow:
     threshold_y = BOX_HEIGHT * (1 - constraint.threshold / top) if 0 <= constraint.threshold <= top else None
-    spots = _spots(stage, constraint.curve, top, n_frames) if stage.reached else []
+    spots = _spots(stage, constraint, top, n_frames) if stage.reached else []
     satisfied, subgoal = constraint.contribution <= 1e-9, constraint.kind == "subgoal"
     return CurveRow(
         stage=stage.name,
@@ -174,17 +174,12 @@ def _row(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: i
 Spot = tuple[float, float]
 
 
-def _spots(stage: StageScore, curve: Sequence[float], top: float, n_frames: int) -> list[Spot]:
+def _spots(stage: StageScore, constraint: ConstraintScore, top: float, n_frames: int) -> list[Spot]:
     """Places of the curve's finite values; each state's value stands in the middle of its image's time."""
-    if not curve:
-        return []
-    span = stage.end - stage.start + 1
-    # Quantities of a step (speeds) have a value at every state of the stage but its first.
-    first, stride = (1, 1.0) if len(curve) == span - 1 else (0, span / len(curve))
     spots = []
-    for index, value in enumerate(curve):
+    for state, value in zip(stage.curve_states(constraint), constraint.curve, strict=True):
         if math.isfinite(value):
-            x = BOX_WIDTH * (stage.start + first + (index + 0.5) * stride) / n_frames
+            x = BOX_WIDTH * (state + 0.5) / n_frames
             spots.append((x, BOX_HEIGHT * (1 - min(max(value, 0.0), top) / top)))
     if len(spots) == 1:  # a stage of one state: a short level line, because a lone point would be invisible
         (x, y), reach = spots[0], 0.4 * BOX_WIDTH / n_frames

@@ -6,8 +6,8 @@ from pathlib import Path
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.store.encoded import EpisodeFile
 from grape.store.episode_store import EpisodeStore
-from grape.store.header import check_episode_id
 from grape.store.index import IndexEntry
+from grape.store.packs import EpisodePlace
 
 __all__ = ["CombinedStores", "check_contracts", "open_stores", "owners_of"]
 
@@ -64,9 +64,8 @@ class CombinedStores(EpisodeStore):
         """What is wrong with any of the stores, see :meth:`EpisodeStore.verify`."""
         return [problem for part in self._parts for problem in part.verify()]
 
-    def _file(self, episode_id: str) -> Path:
-        check_episode_id(episode_id)
-        return self.part_of(episode_id)._file(episode_id)
+    def _find(self, episode_id: str) -> EpisodePlace | None:
+        return self.part_of(episode_id)._find(episode_id)
 
     def _entry(self, episode_id: str) -> IndexEntry:
         return self.part_of(episode_id)._entry(episode_id)

@@ -12,8 +12,9 @@ from grape.core.reading import read_file
 from grape.store.encoded import EpisodeFile
 from grape.store.episode_file import check_columns
 from grape.store.episode_store import EpisodeStore
+from grape.store.packs import PackedFile, size_of_place, write_pack
 
-__all__ = ["check_space", "copy_episode", "size_of"]
+__all__ = ["check_space", "copy_episode", "pack_episodes", "size_of"]
 
 _MOST_BYTES = 2**29  # of an episode's file
 _SPARE = 64 * 2**20  # bytes left for the rest of a run
@@ -32,15 +33,16 @@ def copy_episode(source: EpisodeStore, episode_id: str, folder: Path, *, link: b
         DataError: The file is truncated, altered or that of another episode.
         GrapeError: The disk is full, or the link cannot be made.
     """
-    path = source.path_of(episode_id)
-    data = read_file(path, max_bytes=_MOST_BYTES, within=path.parent)
-    check_columns(data, str(path))
-    if (own := EpisodeFile.parse(data, str(path)).meta.episode_id) != episode_id:
-        raise DataError(f"Episode file {path} holds episode {own}.", "Restore the file from a copy.")
-    target = folder / path.name
+    data = _checked(source, episode_id)
+    target = folder / f"{episode_id}.parquet"
     if not link:
         write_bytes(target, data)
         return
+    path = source.place_of(episode_id)
+    if isinstance(path, PackedFile):
+        raise GrapeError(
+            f"Episode {episode_id} cannot be linked: it is a part of {path.pack}.", "Leave --link out, which copies."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.link(path, target, follow_symlinks=True)
@@ -53,13 +55,37 @@ def copy_episode(source: EpisodeStore, episode_id: str, folder: Path, *, link: b
         ) from error
 
 
+def pack_episodes(owners: Mapping[str, EpisodeStore], names: Iterable[str], pack: Path) -> None:
+    """Copy the files of some episodes into a new pack, which appears whole or not at all.
+
+    Raises:
+        DataError: A file is truncated, altered or that of another episode.
+        GrapeError: The disk is full.
+    """
+    write_pack(pack, ((name, _checked(owners[name], name)) for name in names))
+
+
+def _checked(source: EpisodeStore, episode_id: str) -> bytes:
+    """The bytes of an episode's file, once all of them fit their checksums."""
+    place = source.place_of(episode_id)
+
+    if isinstance(place, PackedFile):
+        data = place.read()
+    else:
+        data = read_file(place, max_bytes=_MOST_BYTES, within=place.parent)
+    check_columns(data, str(place))
+    if (own := EpisodeFile.parse(data, str(place)).meta.episode_id) != episode_id:
+        raise DataError(f"Episode file {place} holds episode {own}.", "Restore the file from a copy.")
+    return data
+
+
 def size_of(owners: Mapping[str, EpisodeStore], names: Iterable[str]) -> int:
     """Bytes of the files of some episodes.
 
     Raises:
         DataError: One is gone.
     """
-    return sum(owners[name].path_of(name).stat().st_size for name in names)
+    return sum(size_of_place(owners[name].place_of(name)) for name in names)
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from grape.core.trajectories import EpisodeMeta, Trajectory
-from grape.store.episode_file import encode_episode, parse_header
+from grape.store.episode_encoding import encode_episode
+from grape.store.episode_file import parse_header
 
 __all__ = ["EpisodeFile"]
 

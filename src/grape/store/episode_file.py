@@ -1,4 +1,6 @@
-"""One episode as one Parquet file: the layout, and the way from and to a :class:`Trajectory`.
+"""One episode as one Parquet file: the layout, and the way from there to a :class:`Trajectory`.
+
+:mod:`grape.store.episode_encoding` writes it.
 
 A file has ``T + 1`` rows, one a state; columns of control steps are null in the last one, which follows the last
 action.
@@ -31,9 +33,7 @@ double the footer, and with it the time to open a file). Equal episodes give equ
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,45 +43,23 @@ import pyarrow.parquet as pq
 
 from grape.core.chunks import Chunks
 from grape.core.errors import CompatibilityError, DataError
-from grape.core.reading import open_file
 from grape.core.trajectories import Trajectory
-from grape.store.columns import (
-    CAMERA,
-    array_checksum,
-    blobs_checksum,
-    blobs_to_arrow,
-    dtype_of,
-    from_arrow,
-    is_stored,
-    present_rows,
-    to_arrow,
-)
-from grape.store.frames import decode_display, decode_frames, encode_display, encode_frames
-from grape.store.header import (
-    CHUNK_TOKENS,
-    HEADER_KEY,
-    TOKENS,
-    Column,
-    Header,
-    check_episode_id,
-    header_from_json,
-    header_to_json,
-    sampled_columns,
-)
+from grape.store.columns import CAMERA, from_arrow, is_stored
+from grape.store.frames import decode_display, decode_frames
+from grape.store.header import HEADER_KEY, Header, header_from_json, sampled_columns
 from grape.store.opening import open_parquet
+from grape.store.packs import PACK_FIX, EpisodePlace, PackedFile, episode_name, open_place
 from grape.store.source import Decisions
 
 __all__ = [
     "check_columns",
-    "encode_episode",
     "parse_header",
     "read_decisions",
+    "read_display",
     "read_episode",
     "read_header",
     "read_images",
 ]
-
-ROWS_PER_GROUP = 64
 
 _MOST_BYTES = 4 * 2**30  # of a file
 
@@ -90,62 +68,14 @@ _FIX = "Move the file away and run 'grape collect' again: it records the missing
 Array = npt.NDArray[Any]
 
 
-def encode_episode(trajectory: Trajectory) -> tuple[bytes, Header]:
-    """Bytes of the episode's file, and its header.
-
-    Raises:
-        DataError: An array has another type or shape than :class:`Trajectory` documents, or a fact is no JSON value.
-    """
-    check_episode_id(trajectory.meta.episode_id)
-    _check_types(trajectory)
-    chunks = None if trajectory.chunks is None or trajectory.chunks.is_plain else trajectory.chunks
-    arrays = _arrays(trajectory, chunks)
-    blobs = {"frame": encode_frames(trajectory.frames)}
-    blobs |= {CAMERA + name: encode_frames(images) for name, images in sorted(trajectory.cameras.items())}
-    if trajectory.display is not None:
-        blobs["display"] = encode_display(trajectory.display)
-    columns = {name: Column((len(value),), blobs_checksum(value)) for name, value in blobs.items()}
-    columns |= {name: Column(value.shape, array_checksum(value)) for name, value in arrays.items()}
-    header = Header(
-        meta=trajectory.meta,
-        columns=columns,
-        frame_shape=_image_shape(trajectory.frames),
-        display_shape=None if trajectory.display is None else _image_shape(trajectory.display),
-        chunks=chunks,
-        camera_shapes={name: _image_shape(images) for name, images in trajectory.cameras.items()},
-    )
-    text, checksum = header_to_json(header)
-    table = pa.table(
-        {name: blobs_to_arrow(value, present_rows(header, name)) for name, value in blobs.items()}
-        | {
-            name: to_arrow(value, present_rows(header, name))
-            for name, value in arrays.items()
-            if is_stored(value.shape)
-        }
-    )
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink,
-        table.schema,
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-        store_schema=False,
-    ) as writer:
-        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-        writer.add_key_value_metadata({HEADER_KEY.decode(): text})
-    return sink.getvalue().to_pybytes(), dataclasses.replace(header, checksum=checksum)
-
-
-def read_header(path: Path) -> Header:
+def read_header(place: EpisodePlace) -> Header:
     """Header of an episode file, without its arrays.
 
     Raises:
         DataError: The file is missing, truncated or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (_, header):
+    with _opened(place) as (_, header):
         return header
 
 
@@ -175,11 +105,11 @@ def check_columns(data: bytes, name: str) -> None:
         _read_columns(file, header, list(header.columns))
 
 
-def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> Trajectory:
+def read_episode(place: EpisodePlace, *, frames: bool = True, display: bool = False) -> Trajectory:
     """Read an episode file and check what was read against its checksums.
 
     Args:
-        path: The file.
+        place: The file, or its place in a pack.
         frames: Whether to read and decode the policy's images; without, ``frames`` is ``(T+1, 0, 0, 3)``.
         display: Whether to read the images for people, where there are any.
 
@@ -187,7 +117,7 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         images = {"frame", *(CAMERA + name for name in header.camera_shapes)}
         skipped = (set() if frames else images) | (set() if display else {"display"})
         return _trajectory(
@@ -195,14 +125,14 @@ def read_episode(path: Path, *, frames: bool = True, display: bool = False) -> T
         )
 
 
-def read_decisions(path: Path) -> Decisions:
+def read_decisions(place: EpisodePlace) -> Decisions:
     """The decisions of an episode file, checked against their checksums; no image is read.
 
     Raises:
         DataError: The file is missing, truncated, altered or no episode.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         values = _read_columns(file, header, [*sampled_columns(header), "label", "proprio"])
         tokens, logps, chunks = _sampled(header, values, values["label"].shape[1])
         labels = values["label"]
@@ -210,13 +140,24 @@ def read_decisions(path: Path) -> Decisions:
         return Decisions(tokens, logps, labels, header.frame_shape, states, chunks, header.camera_shapes)
 
 
-def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
+def read_display(place: EpisodePlace) -> tuple[bytes, ...]:
+    """The images for people of an episode file as they are stored, one JPEG each; none where none were recorded.
+
+    Raises:
+        DataError: The file is missing, truncated, altered or no episode.
+        CompatibilityError: A newer version of the package wrote it.
+    """
+    with _opened(place) as (file, header):
+        return tuple(_read_columns(file, header, ["display"])["display"]) if "display" in header.columns else ()
+
+
+def read_images(place: EpisodePlace, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
     """Images before some decisions, uint8 ``(B, H, W, 3)``; of the others at most the first one is decoded.
 
     What is read is checked page by page, not against the checksum of the column, which covers all images.
 
     Args:
-        path: The file.
+        place: The file, or its place in a pack.
         decisions: Positions on the decision axis, each in [0, N); any order.
         camera: Name of a further camera; empty for the main one.
 
@@ -224,7 +165,7 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
         DataError: The file is missing, truncated, no episode, or altered where it was read.
         CompatibilityError: A newer version of the package wrote it.
     """
-    with _opened(path) as (file, header):
+    with _opened(place) as (file, header):
         if camera and camera not in header.camera_shapes:
             raise DataError(f"It has no images of a camera {camera!r}.")
         name, shape = (CAMERA + camera, header.camera_shapes[camera]) if camera else ("frame", header.frame_shape)
@@ -249,31 +190,28 @@ def read_images(path: Path, decisions: Sequence[int], camera: str = "") -> npt.N
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, Header]]:
+def _opened(place: EpisodePlace) -> Iterator[tuple[pq.ParquetFile, Header]]:
     """The Parquet file and its header; whatever goes wrong inside is reported with the file's name."""
-    with _named_errors(path):
-        with open_file(path, max_bytes=_MOST_BYTES, within=path.parent) as opened:
-            size = os.fstat(opened.fileno()).st_size
-        # Arrow opens the file itself: where a Python file object fails below it, the process aborts.
-        with pa.OSFile(str(path)) as handle:
-            file, header = _parquet(handle, size)
-            if header.meta.episode_id != path.name.removesuffix(".parquet"):
-                raise DataError(f"It holds episode {header.meta.episode_id}.")
-            yield file, header
+    with _named_errors(place), open_place(place, _MOST_BYTES) as (handle, size):
+        file, header = _parquet(handle, size)
+        if header.meta.episode_id != episode_name(place):
+            raise DataError(f"It holds episode {header.meta.episode_id}.")
+        yield file, header
 
 
 @contextlib.contextmanager
-def _named_errors(name: Path | str) -> Iterator[None]:
+def _named_errors(name: EpisodePlace | str) -> Iterator[None]:
     """Report whatever goes wrong inside with the file's name."""
+    fix = PACK_FIX if isinstance(name, PackedFile) else _FIX
     try:
         yield
     except CompatibilityError as error:
         raise CompatibilityError(f"Episode file {name} cannot be read. {error.message}", error.hint) from error
     except DataError as error:
-        raise DataError(f"Episode file {name} is damaged or foreign. {error.message}", _FIX) from error
+        raise DataError(f"Episode file {name} is damaged or foreign. {error.message}", fix) from error
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(f"Episode file {name} is truncated or damaged: {reason.rstrip('.')}.", _FIX) from error
+        raise DataError(f"Episode file {name} is truncated or damaged: {reason.rstrip('.')}.", fix) from error
 
 
 def _parquet(handle: pa.NativeFile, size: int) -> tuple[pq.ParquetFile, Header]:
@@ -298,23 +236,6 @@ def _check_announced(facts: Any, size: int) -> None:
     rows, announced = sum(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
     if not (0 <= facts.num_rows == rows <= size and 0 <= announced <= size):
         raise DataError(f"It announces {rows:,} rows and {announced:,} bytes; the file has {size:,}.")
-
-
-def _arrays(trajectory: Trajectory, chunks: Chunks | None = None) -> dict[str, Array]:
-    """Every column but the images, in the order of the file."""
-    if chunks is None:
-        sampled = dict(zip(TOKENS, (trajectory.action_tokens, trajectory.token_logps), strict=True))
-    else:
-        both = zip(CHUNK_TOKENS, (chunks.tokens, chunks.logps), strict=True)
-        sampled = {name: value for name, value in both if value is not None}
-    return {
-        "proprio": trajectory.proprio,
-        "action": trajectory.actions,
-        "label": trajectory.labels,
-        **sampled,
-        **{f"keypoint:{name}": trajectory.keypoints[name] for name in sorted(trajectory.keypoints)},
-        **{f"signal:{name}": trajectory.signals[name] for name in sorted(trajectory.signals)},
-    }
 
 
 def _trajectory(header: Header, values: Mapping[str, Any]) -> Trajectory:
@@ -368,26 +289,3 @@ def _read_columns(file: pq.ParquetFile, header: Header, names: Sequence[str]) ->
 
 def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-
-
-def _image_shape(images: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
-    _, height, width, channels = images.shape
-    return height, width, channels
-
-
-def _check_types(trajectory: Trajectory) -> None:
-    """Refuse what would not come back as it was given."""
-    wrong = [
-        f"{name} is {value.dtype}, not {np.dtype(dtype_of(name))}"
-        for name, value in _arrays(trajectory).items()
-        if value.dtype != dtype_of(name)
-    ]
-    if trajectory.proprio.ndim != 2:
-        wrong.append(f"proprio has {trajectory.proprio.ndim} axes, not 2")
-    for name, images in (("frames", trajectory.frames), ("display", trajectory.display), *trajectory.cameras.items()):
-        if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
-            wrong.append(f"{name} are {images.dtype} {images.shape}, not uint8 (T+1, H, W, 3)")
-    if trajectory.display is not None and 0 in trajectory.display.shape:
-        wrong.append(f"display images are empty: {trajectory.display.shape}")
-    if wrong:
-        raise DataError(f"Episode {trajectory.meta.episode_id} cannot be stored: {'; '.join(wrong)}.")

@@ -4,6 +4,7 @@ Layout::
 
     store.json                     format version, suite, contract
     episodes/<episode_id>.parquet  one immutable file an episode (see grape.store.episode_file)
+    packs/<name>.zip               many such files in one (see grape.store.packs); beside single files or in their place
     .cache/index.jsonl             facts of all episodes; may be deleted at any time
 
 Several processes may write to a store at once, each its own episodes; readers see whole episodes only.
@@ -25,9 +26,10 @@ from grape.core.repositories import local_folder
 from grape.core.tables import Table
 from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.store.encoded import EpisodeFile
-from grape.store.episode_file import read_decisions, read_episode, read_header, read_images
+from grape.store.episode_file import read_decisions, read_display, read_episode, read_header, read_images
 from grape.store.header import check_episode_id, is_episode_id
 from grape.store.index import IndexEntry, SharedValues, file_fingerprint, load_index, save_index
+from grape.store.packs import EpisodePlace, PackedFile, Packs
 from grape.store.source import Decisions
 
 __all__ = ["EpisodeStore"]
@@ -46,12 +48,14 @@ class EpisodeStore(Table):
         suite: The suite's registered name.
         contract: JSON facts on which all episodes of the store agree: action space, image preprocessing, camera,
             versions.
+        packs: Its packs.
     """
 
     def __init__(self, path: Path, suite: str, contract: Mapping[str, Any]) -> None:
         self.path = path
         self.suite = suite
         self.contract = contract
+        self.packs = Packs(path / "packs")
         self._entries: dict[str, IndexEntry] = {}
         self._stored: dict[str, IndexEntry] = {}  # what the index on disk held when it was read or written last
         self._values = SharedValues()
@@ -73,14 +77,16 @@ class EpisodeStore(Table):
         """Where the episodes are, for messages."""
         return ", ".join(str(part.path) for part in self.parts)
 
-    def path_of(self, episode_id: str) -> Path:
-        """The file of one episode.
+    def place_of(self, episode_id: str) -> EpisodePlace:
+        """Where the bytes of one episode's file are.
 
         Raises:
-            DataError: There is no such episode.
+            DataError: There is no such episode, or a pack is damaged.
         """
-        self._require(episode_id)
-        return self._file(episode_id)
+        place = self._find(episode_id)
+        if place is None:
+            raise self._missing(episode_id)
+        return place
 
     @classmethod
     def create(cls, path: Path, suite: str, contract: Mapping[str, Any]) -> "EpisodeStore":
@@ -120,7 +126,7 @@ class EpisodeStore(Table):
                 f"{first} was {json.dumps(store.contract.get(first))}, now {json.dumps(expected.get(first))}.",
                 "Episodes of different contracts cannot be mixed: choose another folder.",
             )
-        for folder in (path, path / "episodes", path / ".cache"):
+        for folder in (path, path / "episodes", path / "packs", path / ".cache"):
             sweep_temporaries(folder)  # a writer whose file is taken away fails loudly, it loses nothing
         return store
 
@@ -185,33 +191,36 @@ class EpisodeStore(Table):
             raise CompatibilityError(
                 f"Episode {meta.episode_id} is of suite '{meta.suite}'; store {self.path} holds '{self.suite}'."
             )
-        path = self._file(meta.episode_id)
-        if path.exists() and _problem(path) is None:
-            if read_header(path).checksum == file.checksum:
+        place = self._find(meta.episode_id)
+        if place is not None and _problem(place) is None:
+            if read_header(place).checksum == file.checksum:
                 return
             raise DataError(
                 f"Store {self.path} has another episode {meta.episode_id} already; episodes never change.",
                 "Write to another store, or move the old file away.",
             )
-        write_bytes(path, file.data)
+        write_bytes(self._file(meta.episode_id), file.data)  # a damaged one in a pack is no longer found then
 
     def __contains__(self, episode_id: object) -> bool:
-        try:
-            return isinstance(episode_id, str) and self._file(episode_id).is_file()
-        except DataError:
-            return False
+        return isinstance(episode_id, str) and self._find(episode_id) is not None
 
     def __len__(self) -> int:
         return len(self.ids())
 
     def ids(self) -> tuple[str, ...]:
-        """Ids of all episodes, sorted."""
+        """Ids of all episodes, sorted.
+
+        Raises:
+            DataError: A pack is damaged.
+        """
         try:
             names = os.listdir(self.path / "episodes")
         except FileNotFoundError:
-            return ()
-        ids = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-        return tuple(sorted(episode_id for episode_id in ids if is_episode_id(episode_id)))
+            names = []
+        ids = {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
+        return tuple(
+            sorted({episode_id for episode_id in ids if is_episode_id(episode_id)} | self.packs.files().keys())
+        )
 
     def meta(self, episode_id: str) -> EpisodeMeta:
         """Facts of one episode.
@@ -219,7 +228,6 @@ class EpisodeStore(Table):
         Raises:
             DataError: There is no such episode, or its file is damaged.
         """
-        self._require(episode_id)
         return self._entry(episode_id).meta
 
     def metas(self) -> tuple[EpisodeMeta, ...]:
@@ -257,7 +265,6 @@ class EpisodeStore(Table):
         Raises:
             DataError: There is no such episode, or its header is damaged.
         """
-        self._require(episode_id)
         return self._entry(episode_id).checksum
 
     def read(self, episode_id: str, *, frames: bool = True, display: bool = False) -> Trajectory:
@@ -273,8 +280,7 @@ class EpisodeStore(Table):
             DataError: There is no such episode, or its file is damaged.
             CompatibilityError: A newer version of the package wrote it.
         """
-        self._require(episode_id)
-        return read_episode(self._file(episode_id), frames=frames, display=display)
+        return read_episode(self.place_of(episode_id), frames=frames, display=display)
 
     def decisions(self, episode_id: str) -> Decisions:
         """The decisions of an episode, checked against their checksums; no image is read.
@@ -283,8 +289,7 @@ class EpisodeStore(Table):
             DataError: There is no such episode, or its file is damaged.
             CompatibilityError: A newer version of the package wrote it.
         """
-        self._require(episode_id)
-        return read_decisions(self._file(episode_id))
+        return read_decisions(self.place_of(episode_id))
 
     def images(self, episode_id: str, decisions: Sequence[int], camera: str = "") -> npt.NDArray[np.uint8]:
         """Images before some decisions of an episode, in that order, uint8 ``(B, H, W, 3)``; no other is decoded.
@@ -298,38 +303,55 @@ class EpisodeStore(Table):
             DataError: There is no such episode, or its file is damaged where it was read.
             CompatibilityError: A newer version of the package wrote it.
         """
-        self._require(episode_id)
-        return read_images(self._file(episode_id), decisions, camera)
+        return read_images(self.place_of(episode_id), decisions, camera)
+
+    def display_files(self, episode_id: str) -> tuple[bytes, ...]:
+        """The images for people of an episode as they are stored, one JPEG each; none where none were recorded.
+
+        Raises:
+            DataError: There is no such episode, or its file is damaged.
+            CompatibilityError: A newer version of the package wrote it.
+        """
+        return read_display(self.place_of(episode_id))
 
     def verify(self) -> list[str]:
         """Read everything and list what is wrong, one sentence a problem; an empty list is good news."""
         problems = []
-        for episode_id in self.ids():
-            path = self._file(episode_id)
-            problem = _problem(path)
+        try:
+            ids = self.ids()
+        except DataError as error:
+            return [error.message]
+        for place in map(self.place_of, ids):
+            problem = _problem(place)
             if problem is not None:
                 problems.append(problem)
-            elif (suite := read_header(path).meta.suite) != self.suite:
-                problems.append(f"Episode file {path} is of suite '{suite}', not '{self.suite}'.")
-        folder = self.path / "episodes"
-        known = {episode_id + _SUFFIX for episode_id in self.ids()}
-        for entry in sorted(folder.iterdir()) if folder.exists() else ():
-            if entry.name not in known:
-                kind = "half-written by a process that was killed" if entry.name[0] == "." else "no episode"
-                problems.append(f"File {entry} is {kind}.")
+            elif (suite := read_header(place).meta.suite) != self.suite:
+                problems.append(f"Episode file {place} is of suite '{suite}', not '{self.suite}'.")
+        known = {self._file(episode_id) for episode_id in ids} | set(self.packs.paths())
+        for folder in (self.path / "episodes", self.path / "packs"):
+            for entry in sorted(folder.iterdir()) if folder.exists() else ():
+                if entry not in known:
+                    kind = "half-written by a process that was killed" if entry.name[0] == "." else "no episode"
+                    problems.append(f"File {entry} is {kind}.")
         return problems
 
     def _file(self, episode_id: str) -> Path:
+        """The single file that an episode is written to."""
         check_episode_id(episode_id)
         return self.path / "episodes" / (episode_id + _SUFFIX)
 
-    def _require(self, episode_id: str) -> None:
-        if episode_id not in self:
-            count = len(self.ids())
-            raise DataError(
-                f"Store {self.place} has no episode '{episode_id}'.",
-                f"Episodes it holds: {count}. Restore that one's file, or collect and score again.",
-            )
+    def _find(self, episode_id: str) -> EpisodePlace | None:
+        """Where an episode is, single files first; None where it is not."""
+        if not is_episode_id(episode_id):
+            return None
+        path = self._file(episode_id)
+        return path if path.is_file() else self.packs.find(episode_id)
+
+    def _missing(self, episode_id: str) -> DataError:
+        return DataError(
+            f"Store {self.place} has no episode '{episode_id}'.",
+            f"Episodes it holds: {len(self.ids())}. Restore that one's file, or collect and score again.",
+        )
 
     @property
     def _index(self) -> Path:
@@ -337,14 +359,14 @@ class EpisodeStore(Table):
 
     def _entry(self, episode_id: str) -> IndexEntry:
         """Entry of one file: from memory if the file is still the same, else from its header."""
-        path = self._file(episode_id)
+        place = self.place_of(episode_id)
         try:
-            fingerprint = file_fingerprint(path)
+            fingerprint = place.fingerprint if isinstance(place, PackedFile) else file_fingerprint(place)
         except OSError as error:
-            raise DataError(f"Episode file {path} cannot be read: {error.strerror or error}.") from error
+            raise DataError(f"Episode file {place} cannot be read: {error.strerror or error}.") from error
         known = self._entries.get(episode_id)
         if known is None or known.fingerprint != fingerprint:
-            header = read_header(path)
+            header = read_header(place)
             known = IndexEntry(fingerprint, header.checksum, self._values.shared(header.meta))
             self._entries[episode_id] = known
         return known
@@ -363,10 +385,10 @@ class EpisodeStore(Table):
         return entries
 
 
-def _problem(path: Path) -> str | None:
+def _problem(place: EpisodePlace) -> str | None:
     """What is wrong with an episode file, all of it being read; None if nothing is."""
     try:
-        read_episode(path, frames=True, display=True)
+        read_episode(place, frames=True, display=True)
     except GrapeError as error:
         return error.message
     return None

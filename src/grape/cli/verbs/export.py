@@ -5,7 +5,14 @@ from rich.console import Console
 from grape.checkpoints import ExportAdapterSettings, ExportMergedSettings, run_export_adapter, run_export_merged
 from grape.cli.show import Summary, show_fields
 from grape.cli.verb import Verb, VerbOfKinds
-from grape.exchange import LeRobotExportSettings, RldsExportSettings, run_export_lerobot, run_export_rlds
+from grape.exchange import (
+    LeRobotExportSettings,
+    RerunExportSettings,
+    RldsExportSettings,
+    run_export_lerobot,
+    run_export_rerun,
+    run_export_rlds,
+)
 
 
 def _show(summary: Summary, console: Console) -> None:
@@ -74,13 +81,32 @@ LEROBOT = Verb(
     ),
 )
 
+
+def _show_rerun(summary: Summary, console: Console) -> None:
+    facts = {**summary, "bytes": f"{summary['bytes'] / 1e6:,.1f} MB"}
+    show_fields(facts, console, "kind", "episodes", "scored", "images", "curves", "bytes", "hz")
+
+
+RERUN = Verb(
+    name="export rerun",
+    settings=RerunExportSettings,
+    run=run_export_rerun,
+    show=_show_rerun,
+    examples=(
+        "grape export rerun --store runs/rollouts --scores runs/scores --limit 20 --out exports/rollouts-rerun",
+        "grape export rerun --pairs runs/pairs --scores runs/scores --out exports/pairs-rerun",
+        "grape export rerun --store runs/rollouts --episodes drawer-open-i000003-k00 --out episode.rrd",
+    ),
+)
+
 VERB = VerbOfKinds(
     name="export",
     summary="Write data and checkpoints for other programs.",
-    kinds={"rlds": RLDS, "lerobot": LEROBOT, "merged": MERGED, "adapter": ADAPTER},
+    kinds={"rlds": RLDS, "lerobot": LEROBOT, "rerun": RERUN, "merged": MERGED, "adapter": ADAPTER},
     summaries={
         "rlds": "Preference pairs or a collection as RLDS data sets that tensorflow_datasets and public loaders read",
         "lerobot": "Preference pairs or a collection as LeRobotDatasets v3.0: Parquet, MP4 (lossy), JSON",
+        "rerun": "Episodes as recordings of the Rerun viewer: images, keypoints, stages, costs over time (.rrd)",
         "merged": "A whole checkpoint, adapter merged: OpenVLA's, SimplerEnv's and LIBERO's own scripts load it",
         "adapter": "A LoRA adapter in PEFT's layout, to be put onto its base",
     },

@@ -22,6 +22,7 @@ VERB = Verb(
     examples=(
         "grape merge shards/1 shards/2 shards/3 --out runs/rollouts",
         "grape merge runs/first-states runs/more-states --out runs/all-states --link",
+        "grape merge runs/rollouts --out runs/packed --pack 256",
         "grape merge shards/1 shards/3 --out runs/rollouts --partial",
         "grape merge shards/1 shards/2 shards/3 --out runs/rollouts --dry-run",
     ),
