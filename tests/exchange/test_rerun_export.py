@@ -14,7 +14,7 @@ from grape.collect import CollectSettings, run_collect
 from grape.core.cameras import Camera
 from grape.core.errors import CompatibilityError, DataError, SettingsError
 from grape.exchange import RerunExportSettings, run_export_rerun
-from grape.preferences import ScoreSettings, read_scores, run_score
+from grape.preferences import ScoreSettings, read_scores, run_score, with_curves
 from grape.store import EpisodeStore
 from tests.exchange.recordings import make_recordings
 from tests.store.episodes import make_chunked_episode, make_episode
@@ -58,7 +58,8 @@ def images_of(rows: dict) -> list[bytes]:
 
 
 def test_a_scored_episode_reads_back(run: Path, tmp_path: Path) -> None:
-    store, scores = EpisodeStore.open(run / "rollouts"), read_scores(run / "scores")
+    store = EpisodeStore.open(run / "rollouts")
+    scores = with_curves(run / "scores", read_scores(run / "scores").values())
     summary = export(tmp_path / "out", scores=run / "scores")
     assert (summary["episodes"], summary["scored"], summary["hz"]) == (2, 2, 10.0)
     files = sorted((tmp_path / "out" / "recordings").glob("*.rrd"))

@@ -18,7 +18,7 @@ from grape.core.runs import RunFolder, open_run
 from grape.core.settings import Range, check_ranges, setting
 from grape.core.trajectories import EpisodeMeta
 from grape.exchange.rerun_recording import RecordedEpisode, load_rerun, write_layout, write_recording
-from grape.preferences import read_pairs, read_scores, recorded_stores
+from grape.preferences import open_scores, read_pairs, recorded_stores, with_curves
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.store import EpisodeStore, open_stores
 
@@ -203,8 +203,8 @@ def _open(settings: RerunExportSettings) -> _Source:
 
 def _scores_of(folder: Path, metas: Sequence[EpisodeMeta]) -> dict[str, Score]:
     """Scores of some episodes, with their curves."""
-    scores = read_scores(folder)
-    return {meta.episode_id: scores[meta.episode_id] for meta in metas if meta.episode_id in scores}
+    scores = open_scores(folder)
+    return with_curves(folder, [scores[meta.episode_id] for meta in metas if meta.episode_id in scores])
 
 
 def _selected(settings: RerunExportSettings, store: EpisodeStore, pairs: Path | None) -> tuple[EpisodeMeta, ...]:
