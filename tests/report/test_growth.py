@@ -56,6 +56,7 @@ def validate(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_memory_is_an_index(runs: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pricing, "EPISODES_PER_SHARD", 16)
     verbs: list[Callable[[Path], None]] = [score, pair, report, validate]
