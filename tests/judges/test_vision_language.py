@@ -85,7 +85,8 @@ def test_kept_answers_are_not_asked_again(scored: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_what_the_model_sees(scored: Path) -> None:
+def test_what_the_model_sees(scored: Path, tmp_path: Path) -> None:
+    (tmp_path / "answer.txt").write_text("not asked for")
     requests: list[Request] = []
 
     class Watching:
@@ -96,7 +97,7 @@ def test_what_the_model_sees(scored: Path) -> None:
             return Answer('{"reason": "x", "better": "first", "confidence": 7}')
 
     store = EpisodeStore.open(scored.parent / "store")
-    settings = VisionLanguageSettings(client="script", answers=scored, images=5, image_size=16, criteria='be "kind"')
+    settings = VisionLanguageSettings(client="script", answers=tmp_path, images=5, image_size=16, criteria='be "kind"')
     judge = VisionLanguageJudge(settings, None, Hearing())
     judge._model = Watching()
     one, other, *_ = store.ids()

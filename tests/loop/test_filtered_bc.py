@@ -10,6 +10,7 @@ from grape.loop import LoopSettings, filtered_bc
 from grape.loop.loop import _covers
 from grape.loop.settings import UNSET
 from grape.loop.stages import Stages
+from grape.loop.trainings import Trainings
 from grape.preferences import PairSettings
 
 
@@ -36,7 +37,8 @@ def test_without_a_success_there_is_nothing_to_imitate(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(filtered_bc, "run_pair", lambda *_: {"chosen_success_rate": 0.0})
     stages = Stages(LoopSettings(out=Path("run")))
-    assert filtered_bc.compare_filtered_bc(stages, Path("first"), {}, Path("trained"), "tpo", Listener()) == []
+    arms = filtered_bc.compare_filtered_bc(stages, Path("first"), {}, Path("trained"), "tpo", Trainings(), Listener())
+    assert arms == []
     assert "nothing to imitate" in warnings[0]
 
 

@@ -9,6 +9,7 @@ from grape.core.errors import DataError, NoPairsError
 from grape.core.events import SILENT
 from grape.loop import LoopSettings, loop
 from grape.loop.stages import Stages
+from grape.loop.trainings import Trainings
 
 
 def iterate(error: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, bool, str]:
@@ -20,7 +21,7 @@ def iterate(error: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, boo
     monkeypatch.setattr(loop, "run_pair", fail)
     settings = LoopSettings(out=Path("run"))
     start = loop._Incumbent("SFT", Path("policy"), Path("evaluation"))
-    return loop._iterate(settings, Stages(settings), 1, start, SILENT)
+    return loop._iterate(settings, Stages(settings), 1, start, Trainings(), SILENT)
 
 
 def test_no_pair_is_nothing_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from grape.core.files import read_json, read_jsonl
 from grape.core.settings import read_yaml, settings_from_dict
 from grape.loop import LoopSettings, loop, run_loop
 from grape.loop.stages import Stages
+from grape.loop.trainings import Trainings
 from grape.training.settings import TrainSettings, check_train
 
 SMALLEST = read_yaml(Path(__file__).parent / "smallest.yaml") | {"compare_cloning": False, "gate": False}
@@ -95,7 +96,7 @@ def test_without_pairs_an_unpaired_loop_goes_on(monkeypatch: pytest.MonkeyPatch)
 
     settings = settings_of(Path("run"), train={"method": "rloo"})
     start = loop._Incumbent("SFT", Path("policy"), Path("evaluation"))
-    result = loop._iterate(settings, Stages(settings), 1, start, SILENT)
+    result = loop._iterate(settings, Stages(settings), 1, start, Trainings(), SILENT)
     assert seen == [Path("run/iteration-1/score")]
     assert result == (None, False, "Nothing to tell apart.")
 

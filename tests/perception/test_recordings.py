@@ -11,7 +11,7 @@ import yaml
 from grape.cli.main import main
 from grape.costs import unavailable_constraints
 from grape.exchange import ImportVideoSettings, run_import_video
-from grape.preferences import read_pairs, read_scores
+from grape.preferences import read_pairs, read_scores, with_curves
 from grape.store import EpisodeStore
 from tests.perception.recording_fixtures import INSTRUCTION, TrueMasks, film_push, write_episode, write_list
 
@@ -128,7 +128,7 @@ def test_from_recordings_to_pairs(recordings, keypoints, imported, tmp_path, cap
     assert [scores_by_id[name].stages[0].done for name in sorted(scores_by_id)] == [True, False, True]
     best, far, near = (scores_by_id[name] for name in sorted(scores_by_id))
     assert best.gcpg > near.gcpg > far.gcpg  # costs of keypoints from images tell the two failures apart
-    assert not unavailable_constraints(near.stages)
+    assert not unavailable_constraints(with_curves(scores, [near])[near.episode_id].stages)
     made = read_pairs(pairs)
     assert {pair.chosen for pair in made} == {best.episode_id}
     assert {pair.rejected for pair in made} <= {near.episode_id, far.episode_id}
