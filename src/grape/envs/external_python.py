@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grape.core.child_processes import SINGLE_THREADED, search_path
 from grape.core.errors import DataError, GrapeError, SettingsError, SimulatorError
 from grape.core.reading import parse_json
 from grape.core.tasks import ActionSpace, Task
@@ -25,7 +26,6 @@ OLDEST = (3, 9)
 """The oldest Python that the worker's side runs on."""
 
 _MAIN = Path(__file__).with_name("external_main.py")
-_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _VERSION_SECONDS = 30.0
 _PROBE_SECONDS = 180.0  # importing a simulator from a cold disk takes long
 _QUOTED = 2000  # characters of standard error that are quoted
@@ -55,15 +55,13 @@ def worker_command(python: Path | None, descriptor: int, suite_name: str) -> tup
     tail = [str(descriptor), suite_name, str(os.getpid())]
     if python is not None:
         return [str(python), str(_MAIN), "serve", *tail], _environment()
-    environment = dict(os.environ) | dict.fromkeys(_SINGLE_THREADED, "1")
-    environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return [sys.executable, "-P", "-m", "grape.envs.worker", *tail], environment
+    return [sys.executable, "-P", "-m", "grape.envs.worker", *tail], os.environ | SINGLE_THREADED | search_path()
 
 
 def _environment() -> dict[str, str]:
     """Environment variables for an external interpreter: without those that point to this one's packages."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return inherited | dict.fromkeys(_SINGLE_THREADED, "1") | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return inherited | SINGLE_THREADED | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @functools.cache

@@ -8,12 +8,9 @@ it served before, because a reset leaves no trace.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grape.core.child_processes import leave_with_parent
 from grape.core.errors import GrapeError
 from grape.core.tasks import Task
 from grape.envs.base import BlindEnvironment, Environment, Expert, Snapshot, SuiteBase
@@ -28,8 +26,6 @@ from grape.envs.messages import receive, send, snapshot_to_wire
 from grape.envs.registry import get_suite
 
 __all__ = ["Group", "main"]
-
-_PARENT_CHECK_SECONDS = 1.0
 
 
 class Group:
@@ -140,19 +136,12 @@ def main(arguments: Sequence[str]) -> None:
     """
     descriptor, suite_name, parent = int(arguments[0]), arguments[1], int(arguments[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent; this process ends with it
-    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+    leave_with_parent(parent)  # even while a simulator hangs
     with socket.socket(fileno=descriptor) as link:
         try:
             _serve(link, suite_name)
         except (EOFError, ConnectionError):
             return  # the pool was closed, or its process ended
-
-
-def _leave_with_parent(parent: int) -> None:
-    """End this process when its parent ends, even while a simulator hangs."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_SECONDS)
-    os._exit(1)
 
 
 def _serve(link: socket.socket, suite_name: str) -> None:

@@ -1,19 +1,16 @@
 """One worker program, and who starts them: the seam between a pool and the machine that its workers run on."""
 
-import os
 import socket
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
+from grape.core.child_processes import ChildProcess
 from grape.envs.external_python import worker_command
 
 __all__ = ["Exit", "LocalStarter", "WorkerProcess", "WorkerProgram", "WorkerStarter"]
 
-_LAST_WORDS = 2000  # characters of a dead worker's standard error that are quoted
 _EXIT_SECONDS = 5.0
 
 
@@ -62,7 +59,7 @@ class WorkerStarter(Protocol):
         """
 
 
-class WorkerProgram:
+class WorkerProgram(ChildProcess):
     """The worker program as a process of this machine, which ends with this process.
 
     It is :mod:`grape.envs.worker`, in this interpreter or in an external one.
@@ -74,45 +71,9 @@ class WorkerProgram:
     """
 
     def __init__(self, suite_name: str, python: Path | None, worker_end: socket.socket) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
         command, environment = worker_command(python, worker_end.fileno(), suite_name)
         with worker_end:
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[worker_end.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # simulators print banners to stdout; standard output belongs to results
-                stderr=self._stderr,
-            )
-
-    @property
-    def pid(self) -> int:
-        """The process's id, for who measures its time and memory."""
-        return self._process.pid
-
-    def wait(self, seconds: float | None = None) -> str:
-        """How the process ended and the end of what it wrote to standard error.
-
-        Args:
-            seconds: How long to wait for its end; None for ever.
-        """
-        try:
-            code = self._process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            ended = "closed its connection"
-        else:
-            ended = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _LAST_WORDS))
-        words = self._stderr.read().decode(errors="replace").strip()
-        return f"{ended}; end of its stderr: {words}" if words else ended
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-        self._process.wait()
-        self._stderr.close()
+            super().__init__(command, environment, worker_end.fileno())
 
 
 class _LocalWorker:

@@ -1,20 +1,17 @@
 """Worker processes of this machine."""
 
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import IO, Any
+from typing import Any
 
+from grape.core.child_processes import SINGLE_THREADED, ChildProcess, search_path
 from grape.mapping.attempt import Outcome
 
 __all__ = ["LocalStarter"]
 
-_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _EXIT_SECONDS = 5.0
-_QUOTED = 2000  # characters of a lost worker's standard error
 
 
 class LocalWorker:
@@ -22,18 +19,10 @@ class LocalWorker:
 
     def __init__(self) -> None:
         self.link, far_end = Pipe()
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
-        environment = dict(os.environ) | dict.fromkeys(_SINGLE_THREADED, "1")
-        environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with far_end:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "grape.mapping.worker", str(far_end.fileno()), str(os.getpid())],
-                pass_fds=[far_end.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-            )
+            descriptor = far_end.fileno()
+            command = [sys.executable, "-P", "-m", "grape.mapping.worker", str(descriptor), str(os.getpid())]
+            self.program = ChildProcess(command, os.environ | SINGLE_THREADED | search_path(), descriptor)
 
     def begin(self, function: Callable[[Any], Any]) -> None:
         """Send the function of the shards that follow; it is found by its name there."""
@@ -52,32 +41,20 @@ class LocalWorker:
         try:
             outcome = self.link.recv()
         except (EOFError, OSError) as error:
-            raise EOFError(self._ending()) from error
+            raise EOFError(self.program.wait(_EXIT_SECONDS)) from error
         assert isinstance(outcome, Outcome)
         return outcome
 
     def kill(self) -> None:
         """End the process at once."""
-        self.process.kill()
-        self.process.wait()
+        self.program.kill()
         self.link.close()
-        self._stderr.close()
 
     def _send(self, kind: str, value: Any) -> None:
         try:
             self.link.send((kind, value))
         except OSError:
             return  # the process is gone: taking the outcome will say so
-
-    def _ending(self) -> str:
-        try:
-            code = self.process.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "closed its connection"
-        ended = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
-        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _QUOTED))
-        words = self._stderr.read().decode(errors="replace").strip()
-        return f"{ended}; end of its stderr: {words}" if words else ended
 
 
 class LocalStarter:

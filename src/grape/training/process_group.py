@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Literal, Protocol
 
 from grape.core import errors
+from grape.core.child_processes import how_it_ended, search_path
 from grape.core.errors import GrapeError, SettingsError, TrainingError
 from grape.core.events import Progress, Reporter
 from grape.core.launched import forget_launcher, launched_process, number_in, variables_of_slurm
@@ -78,14 +79,12 @@ class LocalRank:
 
     def __init__(self, number: int, request: bytes, variables: Mapping[str, str], output: int | None = None) -> None:
         self.number = number
-        environment = {**forget_launcher(os.environ), **variables}
-        environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         # A group of its own: Ctrl-C reaches this process alone, which ends the ranks in an orderly way.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "grape.training.rank"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if output is None else output,
-            env=environment,
+            env={**forget_launcher(os.environ), **variables, **search_path()},
             process_group=0,
         )
         assert self._process.stdin is not None
@@ -129,8 +128,7 @@ class LocalRank:
 
     def ending(self) -> str:
         """How it ended."""
-        code = self._process.wait()
-        return f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
+        return how_it_ended(self._process.wait())
 
 
 def needs_ranks(settings: SftSettings | TrainSettings) -> bool:
