@@ -13,6 +13,8 @@ JOBS ?= 2
 ARGS ?=
 # Several processes share few cores: one thread each is faster than all of them contending (and equal runs stay equal).
 export OMP_NUM_THREADS ?= 1
+# Tests start hundreds of processes, and each would compile GRAPE anew (0.4 s of 1.2) where the environment forbids to keep bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 export PYTHON TORCH TORCH_INDEX
 
 help: ## list what can be made (the default)
@@ -33,7 +35,7 @@ demo: install ## the whole method on a real simulator: demonstrations, SFT, iter
 test: install ## everything that must hold: lint and types, then all tests
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 3600 $(ARGS) || status=$$?; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 1200 $(ARGS) || status=$$?; \
 	exit $$status
 
 test-tf: install ## what GRAPE exports, read by real TensorFlow Datasets in an environment of its own (.venv-tf, 1.8 GB)

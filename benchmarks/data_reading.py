@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,8 @@ def features(store: EpisodeStore, policy: OpenVLAPolicy, counter: Counter) -> di
     policy.model.requires_grad_(False)
     ids = store.ids()[:16]
     steps = load_steps([store], [ids], SILENT)
-    tokens = steps.tokens_NKD.new_tensor(policy.action_tokens(steps.labels_NKD))
-    steps.tokens_NKD.copy_(tokens)
+    labels_NKD = steps.chunk_labels(np.arange(len(steps)))[0]
+    steps = replace(steps, tokens_NKD=np.asarray(policy.action_tokens(labels_NKD), dtype=np.int64))
     size = policy.model.image_features(policy.processor.pixels(steps.images_NHWC[np.arange(1)])).nbytes
     logps = StepLogprobs(policy, steps, 16, 0.1 * size * len(steps))
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(steps)))

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from grape.policies.openvla import OpenVLAPolicy
-from grape.training.batches import ComparisonItem, collate
+from grape.training.batches import collate
 from grape.training.dataset import StepDataset
 from grape.training.gradients import GradientResult, one_pass_gradient
+from grape.training.items import ComparisonItem
 from grape.training.logprobs import StepLogprobs, recorded_reference
 from grape.training.losses import LossSettings, preference_loss
 
@@ -54,7 +55,7 @@ class PairStep:
 
     def gradient(self, units: Sequence[ComparisonItem]) -> GradientResult:
         """Leave the gradient of the mean loss over the units in the parameters."""
-        segments, comparisons = collate(units, recorded_reference(self.pair))
+        segments, comparisons = collate(units, recorded_reference(self.pair), self.pair.axis)
         return one_pass_gradient(
             lambda positions_B: self._logps.sums(segments[positions_B]),
             comparisons,

@@ -43,7 +43,7 @@ def make(arm: str, steps: StepDataset, chunk: int, seed: int, layers: int) -> OF
     )
     return create_nano_oft(
         seed=seed,
-        norm_stats={"data": compute_norm_stats(steps.labels_TD, names, proprio=steps.proprio_NP)},
+        norm_stats={"data": compute_norm_stats(steps.labels_TD[:], names, proprio=steps.proprio_NP[:])},
         gripper="",
         layout=layout,
         instructions=sorted(set(steps.instructions)),
@@ -59,7 +59,7 @@ def losses(policy: OFTPolicy, steps: StepDataset, rows: np.ndarray, noise: np.nd
             for seen, more in zip(observations, noise, strict=True)
         ]
     inputs = policy.encode(observations)
-    return policy.imitation_losses(inputs, steps.labels_NKD[rows], steps.inside_NK[rows], WIDTH)[0]
+    return policy.imitation_losses(inputs, *steps.chunk_labels(rows), WIDTH)[0]
 
 
 def train(arm: str, steps: StepDataset, options: argparse.Namespace) -> dict[str, float | str]:
@@ -69,7 +69,7 @@ def train(arm: str, steps: StepDataset, options: argparse.Namespace) -> dict[str
     held_out = np.arange(spans[len(spans) * 4 // 5][0], len(steps))
     rng = np.random.default_rng(options.seed)
     assert steps.proprio_NP is not None
-    deviation = NOISE * steps.proprio_NP.std(axis=0)
+    deviation = NOISE * steps.proprio_NP[:].std(axis=0)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=options.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, options.updates, pct_start=0.05)
     curve, spent = [], 0.0

@@ -151,7 +151,7 @@ def changes(
     logps = StepLogprobs(load_policy(policy), steps, MICRO_BATCH)
     with torch.no_grad():
         parts = [logps(rows)[:, 0] for rows in torch.arange(len(steps)).split(MICRO_BATCH)]
-    change_N: npt.NDArray[np.float64] = (torch.cat(parts).double().numpy() - steps.logps_NKD[:, 0]).mean(axis=1)
+    change_N: npt.NDArray[np.float64] = (torch.cat(parts).double().numpy() - steps.logps_NKD[:][:, 0]).mean(axis=1)
     means: dict[str, list[float]] = {"chosen": [], "rejected": [], "tail": []}
     for pair, shorter in zip(whole, cut, strict=True):
         start, stop = steps.spans[pair.rejected]

@@ -41,9 +41,11 @@ from grape.policies.openvla_oft.model import empty_oft_model
 from grape.policies.openvla_oft.nano import NANO_CONVENTIONS, create_nano_oft
 from grape.policies.openvla_oft.policy import OFTPolicy
 from grape.policies.openvla_oft.weightless import weightless_oft
-from grape.training.batches import ComparisonItem, collate
+from grape.training.batches import collate
 from grape.training.dataset import StepDataset
+from grape.training.decision_axis import DecisionAxis
 from grape.training.gradients import two_pass_gradient
+from grape.training.items import ComparisonItem
 from grape.training.logprobs import StepLogprobs, recorded_reference
 from grape.training.losses import LossSettings, preference_loss
 from grape.training.meta_profile import prepare_network, profile_micro_batch
@@ -100,7 +102,7 @@ def compare(shape: str, options: argparse.Namespace) -> dict[str, Any]:
         "ratio": plain / chunked,
         "cpu_seconds_an_update": {name: statistics.median(values) for name, values in seconds.items()},
         "decisions_an_update": {name: len(update.steps) for name, update in updates.items()},
-        "tokens_an_update": {name: int(update.steps.executed_N.sum()) * len(NAMES) for name, update in updates.items()},
+        "tokens_an_update": {name: update.steps.axis.steps * len(NAMES) for name, update in updates.items()},
         "pairs": pairs,
         "micro_batch": updates["chunk_1"].micro_batch,
         "runs": seconds,
@@ -183,17 +185,13 @@ def make_steps(policy: ImitationPolicy, episodes: int, length: int) -> StepDatas
     rng, chunk = derive_rng(0, "steps"), policy.spec.chunk
     count = episodes * length // chunk
     ids, side = cast(Any, policy).action_token_ids, policy.spec.image_size
-    labels = np.zeros((episodes * length, len(NAMES)), dtype=np.float32)
     return StepDataset(
-        images_NHWC=cast(Any, rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)),
-        instructions=(INSTRUCTION,) * count,
-        tokens_NKD=torch.from_numpy(rng.choice(ids, (count, chunk, len(NAMES))).astype(np.int64)),
+        images_NHWC=rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+        instructions=(INSTRUCTION,) * episodes,
+        tokens_NKD=rng.choice(ids, (count, chunk, len(NAMES))).astype(np.int64),
         logps_NKD=rng.uniform(-4.0, -3.0, (count, chunk, len(NAMES))).astype(np.float32),
-        executed_N=np.full(count, chunk, dtype=np.int64),
-        starts_N=np.tile(np.arange(0, length, chunk), episodes),
-        labels_TD=labels,
-        labels_NKD=labels[:count, None],
-        inside_NK=np.ones((count, 1), dtype=np.bool_),
+        labels_TD=np.zeros((episodes * length, len(NAMES)), dtype=np.float32),
+        axis=DecisionAxis.of(np.full(count, chunk)),
         spans={str(n): (n * length // chunk, (n + 1) * length // chunk) for n in range(episodes)},
     )
 

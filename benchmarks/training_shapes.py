@@ -6,7 +6,7 @@ it does at 7 B: a third of the parameters is its output layer at 23 M, a quarter
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from grape.policies.openvla.checkpoint import CheckpointFiles, empty_model, mate
 from grape.policies.openvla.config import OpenVLAConfig, towers_to_json
 from grape.policies.presets import TowerConfig
 from grape.training.dataset import StepDataset
+from grape.training.decision_axis import DecisionAxis
 from grape.training.lora import add_adapters
 
 INSTRUCTION = "put the carrot on the plate next to the blue bowl"
@@ -88,15 +89,12 @@ def make_pair(policy: OpenVLAPolicy, steps: int, seed: int = 0) -> StepDataset:
     side = policy.config.image_size
     tokens_ND = rng.choice(policy.action_token_ids, (count, ACTION_TOKENS))
     return StepDataset(
-        images_NHWC=cast(Any, rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)),
-        instructions=(INSTRUCTION,) * count,
-        tokens_NKD=torch.from_numpy(tokens_ND.astype(np.int64))[:, None],
+        images_NHWC=rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+        instructions=(INSTRUCTION,) * 2,
+        tokens_NKD=tokens_ND.astype(np.int64)[:, None],
         logps_NKD=rng.uniform(-12.0, -9.0, (count, 1, ACTION_TOKENS)).astype(np.float32),
-        executed_N=np.ones(count, dtype=np.int64),
-        starts_N=np.tile(np.arange(steps), 2),
         labels_TD=np.zeros((count, ACTION_TOKENS), dtype=np.float32),
-        labels_NKD=np.zeros((count, 1, ACTION_TOKENS), dtype=np.float32),
-        inside_NK=np.ones((count, 1), dtype=np.bool_),
+        axis=DecisionAxis.plain(count),
         spans={"chosen": (0, steps), "rejected": (steps, count)},
     )
 

@@ -66,8 +66,8 @@ def train_pair_by_windows(
 def log_probability(policy: OpenVLAPolicy, pair: StepDataset, row: int) -> Tensor:
     """Summed log-probability of one step's action tokens, the long way round."""
     model = policy.model
-    inputs = policy.encode_images(pair.images_NHWC[row : row + 1], [pair.instructions[row]])
-    tokens_1D = pair.tokens_NKD[row : row + 1, 0]
+    inputs = policy.encode_images(pair.images_NHWC[row : row + 1], [pair.instructions[0]])
+    tokens_1D = torch.from_numpy(pair.tokens_NKD[row : row + 1][:, 0])
     count = tokens_1D.shape[1]
     embeds_1SH = model.embed_prompts(inputs).extend(model.language_model.model.embed_tokens(tokens_1D)).embeds_BSH
     output = model.language_model(inputs_embeds=embeds_1SH, use_cache=False)

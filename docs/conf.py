@@ -126,6 +126,7 @@ NAVIGATION = {
         "rlds",
         "lerobot",
         "hub",
+        "remote-stores",
         "memory",
         "clusters",
         "serving",

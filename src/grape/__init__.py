@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from grape.api.results import ScoreResult as ScoreResult
     from grape.api.results import SftResult as SftResult
     from grape.api.results import TrainResult as TrainResult
+    from grape.api.training import train_sft as train_sft
+    from grape.api.training import train_tpo as train_tpo
     from grape.api.verbs import collect as collect
     from grape.api.verbs import compare as compare
     from grape.api.verbs import evaluate as evaluate
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from grape.api.verbs import pair as pair
     from grape.api.verbs import report as report
     from grape.api.verbs import score as score
-    from grape.api.verbs import train_sft as train_sft
-    from grape.api.verbs import train_tpo as train_tpo
     from grape.collect.episode import run_episode as run_episode
     from grape.collect.merge import MergeSettings as MergeSettings
     from grape.collect.settings import CollectSettings as CollectSettings
@@ -89,7 +89,8 @@ _NAMES = {
     "grape.api.judging": "agree validate_judge",
     "grape.api.results": "AgreeResult CollectResult CompareResult EvaluateResult JudgeTrialResult LoopResult "
     "MergeResult PairResult ReportResult ScoreResult SftResult TrainResult",
-    "grape.api.verbs": "collect compare evaluate load_policy loop merge pair report score train_sft train_tpo",
+    "grape.api.training": "train_sft train_tpo",
+    "grape.api.verbs": "collect compare evaluate load_policy loop merge pair report score",
     "grape.collect.episode": "run_episode",
     "grape.collect.merge": "MergeSettings",
     "grape.collect.settings": "CollectSettings",

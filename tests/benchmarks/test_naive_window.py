@@ -30,9 +30,9 @@ def test_windows_of_both_sides_agree(sides):
     reference = shapes.make_policy("tiny", seed=1, adapters=False)
     pair = shapes.make_pair(policy, STEPS)
     with torch.no_grad():
-        inputs = policy.encode_images(pair.images_NHWC, pair.instructions)
-        expected_N = policy.model.action_logps(inputs, pair.tokens_NKD[:, 0]).sum(1)
-        pair.logps_NKD[:, 0] = reference.model.action_logps(inputs, pair.tokens_NKD[:, 0]).numpy()
+        inputs = policy.encode_images(pair.images_NHWC, [pair.instructions[0]] * (2 * STEPS))
+        expected_N = policy.model.action_logps(inputs, torch.from_numpy(pair.tokens_NKD[:, 0])).sum(1)
+        pair.logps_NKD[:, 0] = reference.model.action_logps(inputs, torch.from_numpy(pair.tokens_NKD[:, 0])).numpy()
         naive_N = torch.stack([loop.log_probability(policy, pair, row) for row in range(2 * STEPS)])
     torch.testing.assert_close(naive_N, expected_N, atol=1e-4, rtol=0)
 
@@ -60,8 +60,8 @@ def test_one_window_is_the_whole_pair_of_eight_steps(sides):
     pair = shapes.make_pair(policy, 8)
     losses = []
     with torch.no_grad():
-        inputs = policy.encode_images(pair.images_NHWC, pair.instructions)
-        pair.logps_NKD[:, 0] = policy.model.action_logps(inputs, pair.tokens_NKD[:, 0]).numpy() - 0.3
+        inputs = policy.encode_images(pair.images_NHWC, [pair.instructions[0]] * 16)
+        pair.logps_NKD[:, 0] = policy.model.action_logps(inputs, torch.from_numpy(pair.tokens_NKD[:, 0])).numpy() - 0.3
         pair.logps_NKD[:8] -= 0.2
     step = ours.PairStep(policy, pair, BETA, micro_batch=4)
     assert step.gradient(ours.whole_pair(pair)).loss == pytest.approx(np.log1p(np.exp(-BETA * 0.2 * 56)), abs=1e-4)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grape.collect import CollectSettings, run_collect
+from grape.collect import CollectSettings, ray_launcher, run_collect
 from grape.core.errors import DataError, SettingsError
 from grape.evaluation import EvaluateSettings, run_evaluate
 from grape.mapping import MappingSettings, open_mapper
@@ -100,6 +100,7 @@ def test_a_policy_is_evaluated_to_the_same_bytes_though_a_replica_is_killed(
     assert (tmp_path / "ray" / "results.json").read_bytes() == (tmp_path / "local" / "results.json").read_bytes()
     assert any("The replica on 127.0.0.1 was lost" in warning for warning in reporter.warnings)
     wait_for_the_end_of(REPLICA, WORKER)
+    monkeypatch.setattr(ray_launcher, "open_cluster", lambda address: pytest.fail("Ray was started"))
     assert run_evaluate(with_ray) == run_evaluate(EvaluateSettings(out=tmp_path / "local", **given)) | {
         "results": str(tmp_path / "ray" / "results.json")
     }

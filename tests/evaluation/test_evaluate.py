@@ -41,11 +41,11 @@ class FakeCollection:
         self.refuses = False
 
     @contextlib.contextmanager
-    def open_launcher(self, settings: CollectSettings, reporter: Any, policy: None) -> Iterator[Any]:
+    def open_launcher(self, settings: CollectSettings, reporter: Any, policy: None, out: Path | None) -> Iterator[Any]:
         if self.refuses:
             raise CompatibilityError("Gripper conventions differ.")
         spec = PolicySpec(7, 64, "", "toy", self.policy_hash, "road", self.computation)
-        yield SimpleNamespace(spec=None if settings.policy == "expert" else spec)
+        yield SimpleNamespace(spec=None if settings.policy == "expert" else spec, finished=lambda out: None)
 
     def __call__(
         self, settings: CollectSettings, reporter: Reporter = SILENT, *, launcher: Any = None

@@ -1,6 +1,7 @@
 """``grape export lerobot``: read here as LeRobot's reader reads it, by the paths and spans in meta/."""
 
 import dataclasses
+import io
 import json
 
 import av
@@ -10,9 +11,9 @@ import pytest
 
 from grape.cli.main import main
 from grape.core.errors import CompatibilityError, DataError, SettingsError
-from grape.exchange import LeRobotExportSettings, run_export_lerobot
+from grape.exchange import LeRobotExportSettings, lerobot_export, run_export_lerobot
 from grape.preferences import read_pairs
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, h264
 from grape.store.lerobot import comparison, writer
 from tests.exchange.recordings import make_recordings
 from tests.store.episodes import make_episode
@@ -144,6 +145,40 @@ def test_equal_exports_have_equal_bytes_and_none_is_overwritten(recordings, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "other"]
 
 
+@pytest.mark.parametrize("options", [{}, {"actions": "executed"}])
+def test_several_processes_write_the_same_bytes(recordings, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(comparison, "EPISODES_PER_SHARD", 2)
+    monkeypatch.setattr(lerobot_export, "EPISODES_PER_SHARD", 2)
+    alone = export(recordings, tmp_path / "a", **options)
+    assert export(recordings, tmp_path / "b", workers=2, **options) == alone
+    a, b = files(tmp_path / "a"), files(tmp_path / "b")
+    assert a.pop("settings.yaml") != b.pop("settings.yaml")
+    assert a == b
+
+
+def test_videos_of_other_settings_are_not_joined(tmp_path):
+    videos = []
+    for crf, size in ((18, (16, 16)), (18, (16, 16)), (18, (32, 16))):
+        target = io.BytesIO()
+        with h264.VideoWriter(target, size, 5, crf, key_frame_every=2) as video:
+            video.add(np.random.default_rng(len(videos)).integers(0, 256, (3, *size, 3), dtype=np.uint8))
+        videos.append(target.getvalue())
+    with h264.VideoJoiner(tmp_path / "all.mp4", 5) as joiner:
+        joiner.add(videos[0])
+        joiner.add(videos[1])
+        with pytest.raises(ValueError, match="different encoders"):
+            joiner.add(videos[2])
+    joined = list(comparison.read_video(tmp_path / "all.mp4"))
+    (tmp_path / "second.mp4").write_bytes(videos[1])
+    alone = list(comparison.read_video(tmp_path / "second.mp4"))
+    assert [round(seconds, 6) for seconds, _ in joined] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    for (_, ours), (_, theirs), (_, sought) in zip(
+        joined[3:], alone, comparison.read_video(tmp_path / "all.mp4", 0.6), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(ours, sought)
+
+
 def test_a_higher_crf_loses_more(recordings, tmp_path):
     smooth = EpisodeStore.create(tmp_path / "store", "toy", {})
     episode = make_episode(size=(16, 16))
@@ -177,7 +212,7 @@ def test_data_that_comes_back_altered_is_not_published(recordings, tmp_path, mon
         monkeypatch.setattr(writer.StepTables, "add", lying)
     elif damage == "picture":
         monkeypatch.setattr(
-            writer.VideoWriter, "add", lambda self, images, add=writer.VideoWriter.add: add(self, images[1:])
+            h264.VideoWriter, "add", lambda self, images, add=h264.VideoWriter.add: add(self, images[1:])
         )
     else:
         monkeypatch.setattr(comparison, "read_json", lambda path: json.loads(path.read_text()) | {"total_frames": 7})

@@ -1,6 +1,7 @@
 """A loop that trains in several processes: those that a launcher started, and those that ``--gpus`` starts."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from grape.core.errors import GrapeError, SettingsError, TrainingError
+from grape.core.errors import CompatibilityError, GrapeError, SettingsError, TrainingError
 from grape.core.events import Progress, SilentReporter
 from grape.core.files import read_json, read_jsonl
 from grape.core.settings import read_yaml, save_settings, settings_from_dict
@@ -21,6 +23,7 @@ from grape.loop import LoopSettings, run_loop
 from grape.loop import trainings as job
 from grape.loop.plan import format_plan
 from grape.loop.stages import Stages
+from grape.policies.openvla import compute_norm_stats, create_nano, save_policy
 from grape.training import run_train
 
 SMALLEST = read_yaml(Path(__file__).with_name("smallest.yaml"))
@@ -126,6 +129,44 @@ def test_a_main_process_that_is_gone_or_never_begins_is_told(tmp_path, monkeypat
     gone.close(0.0)
 
 
+SLURM = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+
+
+def test_tasks_of_slurm_end_with_the_main_one_that_fails_early(tmp_path, monkeypatch):
+    for name, value in (SLURM | {"SLURM_PROCID": "0"}).items():
+        monkeypatch.setenv(name, value)
+    settings = settings_in(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").touch()
+    with pytest.raises(CompatibilityError, match="was not made by 'grape loop'"):
+        run_loop(settings)
+    save_settings(tmp_path / "loop.yaml", settings)
+    command = [sys.executable, "-m", "grape", "loop", "--config", "loop.yaml", "--out", "run"]
+    surroundings = {**os.environ, "SLURM_PROCID": "1"}
+    other = subprocess.run(command, cwd=tmp_path, env=surroundings, stderr=subprocess.PIPE, text=True, timeout=600)
+    assert other.returncode == CompatibilityError.exit_code
+    assert "Process 1: the job's main process failed." in other.stderr
+    assert "was not made by 'grape loop'" in other.stderr
+    monkeypatch.setattr(job, "_PATIENCE_SECONDS", 0.1)
+    for name, value in {"SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="did not begin"):  # that file is of the job before it was requeued
+        run_loop(settings)
+
+
+def test_tasks_of_slurm_that_come_when_all_is_done_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_FAREWELL_SECONDS", 0.0)
+    for name, value in (SLURM | {"SLURM_PROCID": "0"}).items():
+        monkeypatch.setenv(name, value)
+    with job.tell_failure(tmp_path), job.open_trainings(tmp_path):
+        pass
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    job.serve_trainings(tmp_path)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with job.tell_failure(tmp_path):
+        assert not list(tmp_path.glob(".process-group*"))  # one task may come before the main one has begun again
+
+
 def closed_by_the_other_side():
     here, there = socket.socketpair()
     there.close()
@@ -166,3 +207,21 @@ def test_a_dry_run_shows_the_processes(tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match="--gpus 4 starts processes of its own"):
         run_loop(replace(settings_in(tmp_path), gpus=4, dry_run=True))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_loop_under_torchrun_comes_to_its_end(tmp_path):
+    settings = settings_in(tmp_path, policy="first", report=False, validation_states=1, test_states=1)
+    statistics = compute_norm_stats(np.random.default_rng(0).uniform(-1, 1, (50, 7)), tuple("abcdefg"))
+    save_policy(create_nano(seed=0, norm_stats=statistics, gripper="+1 closes"), tmp_path / "first")
+    pair, train = replace(settings.pair, require_mixed_outcomes=False), replace(settings.train, max_updates=1)
+    save_settings(tmp_path / "loop.yaml", replace(settings, pair=pair, train=train))
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grape", "loop"]
+    command = [sys.executable, "-m", *launcher, "--config", "loop.yaml", "--out", "run", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1  # the main process alone says what came out
+    assert [policy["label"] for policy in json.loads(done.stdout)["policies"]] == ["starting policy", "iteration 1"]
+    assert (tmp_path / "run" / "done.json").exists()
+    assert not list((tmp_path / "run").glob(".process-group*"))
+    assert not list((tmp_path / "run").rglob("*.tmp"))

@@ -31,6 +31,12 @@ def test_processes_share_shards_and_a_killed_one_is_replaced(tmp_path: Path) -> 
         assert raised.value.hint == "Copy it again."
 
 
+def test_a_single_shard_is_computed_here() -> None:
+    with open_mapper(MappingSettings(workers=2)) as mapper:
+        assert list(mapper.map(process_of, [0])) == [os.getpid()]
+        assert os.getpid() not in mapper.map(process_of, [0, 1])
+
+
 def test_zero_is_one_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     with open_mapper(MappingSettings(workers=0)) as mapper:

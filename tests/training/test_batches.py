@@ -11,7 +11,9 @@ from grape.core.errors import DataError
 from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.training import batches
-from grape.training.batches import BatchSampler, ComparisonItem, EpisodeShuffleSampler, collate, make_items
+from grape.training.batches import BatchSampler, EpisodeShuffleSampler, collate
+from grape.training.decision_axis import DecisionAxis
+from grape.training.items import ComparisonItem, make_items
 from grape.training.plan import split_samples
 from grape.training.settings import TrainSettings
 
@@ -66,8 +68,8 @@ def test_a_pair_may_compare_ranges_of_decisions_and_weigh_more():
     assert [(item.chosen, item.rejected) for item in steps] == [((0, 1), (4, 5)), ((1, 2), (5, 6))]
     windows, _ = make_items("tpo", (cut,), SPANS, window=2)
     assert [(item.chosen, item.rejected) for item in windows] == [((0, 2), (4, 6))]
-    assert make_items("filtered-bc", (cut,), SPANS) == make_items("filtered-bc", PAIRS[:1], SPANS)
-    _, comparisons = collate(items, np.arange(10.0))
+    assert make_items("filtered-bc", (cut,), SPANS)[0][:] == make_items("filtered-bc", PAIRS[:1], SPANS)[0][:]
+    _, comparisons = collate(items, np.arange(10.0), DecisionAxis.plain(10))
     sums = comparisons.sums(torch.zeros(comparisons.frame_count, dtype=torch.float64))
     assert sums.chosen_steps_P.tolist() == [2.0, 3.0]
     assert sums.rejected_steps_P.tolist() == [3.0, 2.0]
@@ -112,7 +114,7 @@ def test_weights_whose_sum_is_not_finite_are_refused():
 
 def test_comparisons_hold_each_frame_once_and_add_up():
     reference = np.arange(10, dtype=np.float64)
-    segments, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference)
+    segments, comparisons = collate(make_items("tpo", PAIRS, SPANS)[0], reference, DecisionAxis.plain(10))
     assert segments.rows_F.tolist() == list(range(10))
     assert segments.first_F.tolist() == [0] * 10
     assert segments.stop_F.tolist() == [1] * 10

@@ -8,7 +8,8 @@ import pytest
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT
 from grape.store import EpisodeStore
-from grape.training.dataset import check_decisions, load_steps
+from grape.training.data_checks import check_decisions
+from grape.training.dataset import load_steps
 from tests.openvla_oft.conftest import make_nano
 from tests.training.recordings import record, record_chunks, write_policy
 
@@ -33,10 +34,11 @@ def test_rows_are_decisions_with_all_that_was_sampled(store, policy):
     steps = load(store, proprio=True, cameras=("wrist",), spec=policy.spec)
     for name, (start, stop) in steps.spans.items():
         whole = store.read(name)
-        np.testing.assert_array_equal(steps.tokens_NKD[start:stop].numpy(), whole.chunks.tokens)
+        np.testing.assert_array_equal(steps.tokens_NKD[start:stop], whole.chunks.tokens)
         np.testing.assert_array_equal(steps.logps_NKD[start:stop], whole.chunks.logps)
-        np.testing.assert_array_equal(steps.executed_N[start:stop], whole.chunks.executed)
-        np.testing.assert_array_equal(steps.starts_N[start:stop], whole.decision_starts)
+        np.testing.assert_array_equal(steps.axis.executed(np.arange(start, stop)), whole.chunks.executed)
+        first_steps = steps.axis.first_steps(np.arange(start, stop)) - steps.step_spans[name][0]
+        np.testing.assert_array_equal(first_steps, whole.decision_starts)
         np.testing.assert_array_equal(steps.proprio_NP[start:stop], whole.proprio[whole.decision_starts])
         rows = np.arange(start, stop)[::-1]
         for seen, place in zip(steps.observations(rows), rows - start, strict=True):
@@ -66,11 +68,12 @@ def test_labels_are_cut_from_control_steps_on_where_decisions_begin(store, chunk
     steps = load(store, chunk=chunk)
     for name, (start, stop) in steps.spans.items():
         labels = store.read(name, frames=False).labels
-        for row in range(start, stop):
-            first = int(steps.starts_N[row])
+        starts = store.read(name, frames=False).decision_starts.tolist()
+        cut, inside_NK = steps.chunk_labels(np.arange(start, stop))
+        for first, row, inside_K in zip(starts, cut, inside_NK.tolist(), strict=True):
             inside = labels[first : first + chunk]
-            np.testing.assert_array_equal(steps.labels_NKD[row, : len(inside)], inside)
-            assert steps.inside_NK[row].tolist() == [True] * len(inside) + [False] * (chunk - len(inside))
+            np.testing.assert_array_equal(row[: len(inside)], inside)
+            assert inside_K == [True] * len(inside) + [False] * (chunk - len(inside))
 
 
 def test_each_control_step_of_version_1_is_a_decision_and_its_chunks_overlap(tmp_path):
@@ -78,12 +81,13 @@ def test_each_control_step_of_version_1_is_a_decision_and_its_chunks_overlap(tmp
     steps = load(store, chunk=4)
     assert len(steps) == 14
     assert steps.tokens_NKD.shape == (14, 1, 7)
-    assert (steps.executed_N == 1).all()
-    assert steps.starts_N.tolist() == [*range(5), *range(9)]
+    assert (steps.axis.executed(np.arange(14)) == 1).all()
+    assert steps.axis.bounds is None
     labels = store.read("toy-0", frames=False).labels
-    np.testing.assert_array_equal(steps.labels_NKD[0], labels[:4])
-    np.testing.assert_array_equal(steps.labels_NKD[3], labels[[3, 4, 4, 4]])
-    assert steps.inside_NK[3].tolist() == [True, True, False, False]
+    cut, inside = steps.chunk_labels(np.array([0, 3]))
+    np.testing.assert_array_equal(cut[0], labels[:4])
+    np.testing.assert_array_equal(cut[1], labels[[3, 4, 4, 4]])
+    assert inside[1].tolist() == [True, True, False, False]
 
 
 def test_demonstrations_of_several_chunk_lengths_serve_together_without_their_tokens(store, tmp_path):
@@ -93,8 +97,8 @@ def test_demonstrations_of_several_chunk_lengths_serve_together_without_their_to
     short = record_chunks(tmp_path / "short", make_nano(chunk=2).freeze(), ((2, 1),))
     steps = load_steps([store, short], [store.ids(), short.ids()], SILENT, chunk=3)
     assert steps.tokens_NKD.shape[1] == 3
-    assert (steps.tokens_NKD[-2:, 2] == -1).all()
-    assert (steps.tokens_NKD[-2:, :2] > 0).all()
+    assert (steps.tokens_NKD[-2:][:, 2] == -1).all()
+    assert (steps.tokens_NKD[-2:][:, :2] > 0).all()
 
 
 def test_decisions_of_another_kind_are_refused(store, policy, tmp_path):

@@ -26,7 +26,7 @@ class Episodes:
     decoded: Counter = field(default_factory=Counter)
 
     def __post_init__(self):
-        self.starts = [0, *itertools.accumulate(self.lengths)]
+        self.starts = np.array([0, *itertools.accumulate(self.lengths)])
 
     def images(self, name, decisions, camera=""):
         self.decoded["single"] += len(decisions)
@@ -116,7 +116,7 @@ def test_nothing_is_decoded_to_load_and_single_images_are_those_of_the_episode(t
         steps = load_steps([store], [store.ids()], SILENT, image_bytes=0, scattered=True)
     for name, (start, stop) in steps.spans.items():
         whole = store.read(name)
-        np.testing.assert_array_equal(steps.labels_NKD[start:stop, 0], whole.labels)
+        np.testing.assert_array_equal(steps.labels_TD[start:stop], whole.labels)
         np.testing.assert_array_equal(steps.images_NHWC[np.arange(start, stop)], whole.frames[:-1])
     rows = np.array([69, 0, 70, 139, 1, 69, 205])
     np.testing.assert_array_equal(

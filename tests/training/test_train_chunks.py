@@ -18,11 +18,12 @@ from grape.core.trajectories import Observation
 from grape.policies.openvla_oft.loading import load_oft_policy
 from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.store import EpisodeStore
-from grape.training.batches import collate, make_items
+from grape.training.batches import collate
 from grape.training.dataset import load_steps
 from grape.training.decision_axis import DecisionAxis, Segments
 from grape.training.distributed import SINGLE_PROCESS
 from grape.training.gradients import one_pass_gradient, two_pass_gradient
+from grape.training.items import make_items
 from grape.training.logprobs import StepLogprobs, recomputed_reference, recorded_reference
 from grape.training.losses import TrajectorySums
 from grape.training.objectives import Objective
@@ -155,8 +156,8 @@ def test_the_gradient_is_that_of_autograd_over_executed_tokens(policy, store, st
 @given(data=st.data())
 def test_tokens_outside_of_a_run_have_no_gradient_and_runs_add_up(policy, steps, data):
     rows = torch.tensor(data.draw(st.lists(st.integers(0, len(steps) - 1), min_size=1, max_size=3)))
-    cuts = [data.draw(st.integers(0, int(steps.executed_N[row]))) for row in rows]
-    whole = Segments(rows, torch.zeros_like(rows), torch.from_numpy(steps.executed_N)[rows])
+    cuts = [data.draw(st.integers(0, int(steps.axis.executed(np.array([row]))[0]))) for row in rows]
+    whole = Segments(rows, torch.zeros_like(rows), torch.from_numpy(steps.axis.executed(rows.numpy())))
     heads, tails = Segments(rows, whole.first_F, torch.tensor(cuts)), Segments(rows, torch.tensor(cuts), whole.stop_F)
     logps = StepLogprobs(policy, steps, 4)
     with torch.no_grad():

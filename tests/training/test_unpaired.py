@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from grape.cli.main import main
 from grape.core.preferences import Score
-from grape.training.batches import make_items
 from grape.training.displacement import displacement_alarm
 from grape.training.gradients import Comparisons, one_pass_gradient, two_pass_gradient
+from grape.training.items import make_items
 from grape.training.losses import TrajectorySums
 from grape.training.unpaired import (
     WeightedEpisode,

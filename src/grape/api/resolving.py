@@ -1,20 +1,39 @@
 """What a call is given: settings as an object, by name, or both; policies and stores, open or by their place."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from grape.api.results import CollectResult
 from grape.core.errors import SettingsError
+from grape.core.events import LoggingReporter, Reporter
+from grape.core.publishing import publishing, with_local_folders
 from grape.core.repositories import pinned_settings
 from grape.core.settings import settings_from_dict, settings_to_dict
 from grape.policies import Policy
 from grape.store import EpisodeStore
 
-__all__ = ["named_policy", "place_of", "resolved"]
+__all__ = ["LOG", "named_policy", "place_of", "publishing_verb", "resolved"]
 
 _S = TypeVar("_S")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+LOG = LoggingReporter()
+"""Who hears of a verb where its caller names nobody."""
+
+
+def publishing_verb(verb: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A verb that may write to an address such as ``s3://bucket/run``, see :mod:`grape.core.publishing`."""
+
+    @functools.wraps(verb)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with publishing(cast(Reporter, kwargs.get("reporter", LOG))):
+            return verb(*args, **kwargs)
+
+    return call
 
 
 def resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> _S:
@@ -41,7 +60,7 @@ def resolved(kind: type[_S], settings: _S | None, values: Mapping[str, Any]) -> 
             "A dry run has a plan and no result.",
             "Use --dry-run on the command line, or the package's run_... function, which returns the plan.",
         )
-    return pinned_settings(chosen)
+    return with_local_folders(pinned_settings(chosen))
 
 
 def _is_required(item: "dataclasses.Field[Any]") -> bool:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grape.core.repositories import hub_address
+from grape.core.repositories import is_address
 from grape.preferences import PreferencePairs, ScoredTrajectories, read_pairs, read_scores, with_curves
 from grape.store import EpisodeStore
 
@@ -251,8 +251,8 @@ class JudgeTrialResult(Result):
 
 
 def absolute(path: Path | str) -> Path:
-    """A path from the root, without resolving links; a name of the hub stays."""
-    return Path(path) if hub_address(path) else Path(os.path.abspath(path))
+    """A path from the root, without resolving links; an address stays."""
+    return Path(path) if is_address(path) else Path(os.path.abspath(path))
 
 
 def picked(summary: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -8,15 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from grape.api.given import (
-    PAIRS_FOLDER,
-    SCORES_FOLDER,
-    STORE_FOLDER,
-    given_demonstrations,
-    given_pairs,
-    given_scores,
-)
-from grape.api.resolving import named_policy, place_of, resolved
+from grape.api.resolving import LOG, named_policy, place_of, publishing_verb, resolved
 from grape.api.results import (
     CollectResult,
     CompareResult,
@@ -25,28 +17,19 @@ from grape.api.results import (
     MergeResult,
     PairResult,
     ReportResult,
-    Result,
     ScoreResult,
-    SftResult,
-    TrainResult,
     absolute,
     picked,
-    trained,
 )
 from grape.collect import CollectSettings, MergeSettings, check_opened, run_collect, run_merge
-from grape.core.errors import GrapeError, SettingsError
-from grape.core.events import LoggingReporter, Reporter
-from grape.core.preferences import PreferencePair
-from grape.core.tasks import ActionSpace
-from grape.core.trajectories import Trajectory
+from grape.core.errors import GrapeError
+from grape.core.events import Reporter
 from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run_evaluate
 from grape.loop import LoopSettings, run_loop
 from grape.policies import Policy, TrainablePolicy, registry
 from grape.policies.opening import PolicySettings, opening_options
 from grape.preferences import (
     PairSettings,
-    PreferencePairs,
-    ScoredTrajectories,
     ScoreSettings,
     recorded_stores,
     run_pair,
@@ -54,8 +37,6 @@ from grape.preferences import (
 )
 from grape.report import ReportSettings, run_report
 from grape.store import EpisodeStore, open_stores
-from grape.training import SftSettings, TrainSettings, run_sft, run_train
-from grape.training.settings import check_sft, check_train
 
 __all__ = [
     "collect",
@@ -67,11 +48,7 @@ __all__ = [
     "pair",
     "report",
     "score",
-    "train_sft",
-    "train_tpo",
 ]
-
-_LOG = LoggingReporter()
 
 
 def load_policy(
@@ -95,11 +72,12 @@ def load_policy(
     return opened
 
 
+@publishing_verb
 def collect(
     settings: CollectSettings | None = None,
     *,
     policy: Policy | Path | str | None = None,
-    reporter: Reporter = _LOG,
+    reporter: Reporter = LOG,
     **values: Any,
 ) -> CollectResult:
     """Roll a policy or a scripted expert out in a simulator and record every decision; see :class:`CollectSettings`.
@@ -128,11 +106,12 @@ def collect(
     )
 
 
+@publishing_verb
 def merge(
     stores: Iterable[CollectResult | EpisodeStore | Path | str] | None = None,
     settings: MergeSettings | None = None,
     *,
-    reporter: Reporter = _LOG,
+    reporter: Reporter = LOG,
     **values: Any,
 ) -> MergeResult:
     """Join stores: shards of one collection, or collections that were played alike; see :class:`MergeSettings`.
@@ -161,7 +140,8 @@ def merge(
     )
 
 
-def score(settings: ScoreSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> ScoreResult:
+@publishing_verb
+def score(settings: ScoreSettings | None = None, *, reporter: Reporter = LOG, **values: Any) -> ScoreResult:
     """Score the episodes of a store by R_GCPG; see :class:`ScoreSettings`, and :func:`grape.score_trajectories`.
 
     Raises:
@@ -180,7 +160,8 @@ def score(settings: ScoreSettings | None = None, *, reporter: Reporter = _LOG, *
     )
 
 
-def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> PairResult:
+@publishing_verb
+def pair(settings: PairSettings | None = None, *, reporter: Reporter = LOG, **values: Any) -> PairResult:
     """Make preference pairs of scores; see :class:`PairSettings`, and :func:`grape.make_pairs`.
 
     Raises:
@@ -199,103 +180,12 @@ def pair(settings: PairSettings | None = None, *, reporter: Reporter = _LOG, **v
     )
 
 
-def train_tpo(
-    settings: TrainSettings | None = None,
-    *,
-    pairs: PreferencePairs | Iterable[PreferencePair] | PairResult | Path | str | None = None,
-    trajectories: Iterable[Trajectory] | EpisodeStore | None = None,
-    scores: ScoredTrajectories | ScoreResult | Path | str | None = None,
-    reporter: Reporter = _LOG,
-    **values: Any,
-) -> TrainResult:
-    """Align a policy by trajectory-wise preference optimization, or another method; see :class:`TrainSettings`.
-
-    Pairs and scores from memory are first written below ``out``, in ``data/``, with their trajectories: the result
-    is that of training on the folder of ``grape pair`` or ``grape score``, and the run resumes and is reported on like
-    any other.
-
-    Args:
-        settings: How to train.
-        pairs: Folder of ``grape pair``, what :func:`grape.pair` or :func:`grape.make_pairs` gave, or pairs of your own.
-        trajectories: What pairs of your own compare.
-        scores: For the methods ``kto`` and ``rloo``: folder of ``grape score``, or what :func:`grape.score` or
-            :func:`grape.score_trajectories` gave.
-        reporter: Hears of progress and warnings.
-        **values: Fields of the settings by name, over ``settings``.
-
-    Raises:
-        SettingsError: A setting is unknown or out of range, the method does not learn from what is given, or PyTorch is
-            missing.
-        DataError: There is nothing to learn from, or a trajectory is missing.
-        CompatibilityError: The trajectories were not recorded by this policy, or the folder belongs to another run.
-        TrainingError: A loss, gradient or weight is not finite.
-    """
-    in_memory = {}
-    for name, given, folder in (("pairs", pairs, PAIRS_FOLDER), ("scores", scores, SCORES_FOLDER)):
-        if isinstance(given, str | Path):
-            values[name] = given
-        elif isinstance(given, Result):
-            values[name] = given.folder
-        elif given is not None:
-            in_memory[name] = folder
-    chosen = resolved(TrainSettings, settings, values)
-    chosen = resolved(TrainSettings, chosen, {name: chosen.out / folder for name, folder in in_memory.items()})
-    check_train(chosen)  # before anything is written
-    if "pairs" in in_memory:
-        given_pairs(chosen.out, pairs, trajectories)  # type: ignore[arg-type]  # not the kinds above
-    elif trajectories is not None:
-        raise SettingsError("trajectories= is for pairs of your own.", "Give pairs=[...] as well, or leave it out.")
-    if "scores" in in_memory:
-        given_scores(chosen.out, scores)
-    summary = run_train(chosen, reporter)
-    return TrainResult(alarm=summary.get("alarm", ""), **trained(chosen.out, summary))
-
-
-def train_sft(
-    settings: SftSettings | None = None,
-    *,
-    trajectories: Iterable[Trajectory] | EpisodeStore | None = None,
-    action_space: ActionSpace | None = None,
-    reporter: Reporter = _LOG,
-    **values: Any,
-) -> SftResult:
-    """Fine-tune a policy on demonstrations, or train a nano policy from nothing; see :class:`SftSettings`.
-
-    Args:
-        settings: How to train.
-        trajectories: Demonstrations in place of the settings' ``data``; those in memory are first written below
-            ``out``, in ``data/``.
-        action_space: What the actions of trajectories in memory mean; without it, give ``gripper``.
-        reporter: Hears of progress and warnings.
-        **values: Fields of the settings by name, over ``settings``.
-
-    Raises:
-        SettingsError: A setting is unknown or out of range, or PyTorch is missing.
-        DataError: There is nothing to learn from.
-        CompatibilityError: The folder belongs to another run, or the demonstrations do not fit the policy.
-        TrainingError: A loss, gradient or weight is not finite.
-    """
-    if trajectories is not None:
-        out = values.get("out", getattr(settings, "out", None))
-        if not isinstance(out, str | Path):
-            raise SettingsError("A training needs out, the folder to write.", "Give it by name: out=...")
-        values["data"] = (Path(out) / STORE_FOLDER,)
-        if isinstance(trajectories, EpisodeStore):
-            values["data"] = tuple(part.path for part in trajectories.parts)
-    elif isinstance(values.get("data"), str | Path):
-        values["data"] = (values["data"],)
-    chosen = resolved(SftSettings, settings, values)
-    check_sft(chosen)  # before anything is written
-    if trajectories is not None and not isinstance(trajectories, EpisodeStore):
-        given_demonstrations(chosen.out, trajectories, action_space)
-    return SftResult(**trained(chosen.out, run_sft(chosen, reporter)))
-
-
+@publishing_verb
 def evaluate(
     settings: EvaluateSettings | None = None,
     *,
     policy: Policy | Path | str | None = None,
-    reporter: Reporter = _LOG,
+    reporter: Reporter = LOG,
     **values: Any,
 ) -> EvaluateResult:
     """Measure a policy on fixed initial states; see :class:`EvaluateSettings`.
@@ -324,12 +214,13 @@ def evaluate(
     )
 
 
+@publishing_verb
 def compare(
     a: EvaluateResult | Path | str | None = None,
     b: EvaluateResult | Path | str | None = None,
     settings: CompareSettings | None = None,
     *,
-    reporter: Reporter = _LOG,
+    reporter: Reporter = LOG,
     **values: Any,
 ) -> CompareResult:
     """Say whether policy B is better or worse than policy A, or whether the episodes cannot tell.
@@ -359,7 +250,8 @@ def compare(
     )
 
 
-def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> LoopResult:
+@publishing_verb
+def loop(settings: LoopSettings | None = None, *, reporter: Reporter = LOG, **values: Any) -> LoopResult:
     """Iterate collect, score, pair, train and evaluate; see :class:`LoopSettings`.
 
     Settings of a verb are given as a mapping of what differs from the defaults, e.g. ``train={"beta": 0.05}``.
@@ -382,7 +274,8 @@ def loop(settings: LoopSettings | None = None, *, reporter: Reporter = _LOG, **v
     )
 
 
-def report(settings: ReportSettings | None = None, *, reporter: Reporter = _LOG, **values: Any) -> ReportResult:
+@publishing_verb
+def report(settings: ReportSettings | None = None, *, reporter: Reporter = LOG, **values: Any) -> ReportResult:
     """Write the page of a run; see :class:`ReportSettings`.
 
     Raises:

@@ -31,6 +31,7 @@ from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.launched import LaunchedProcess, launched_process
+from grape.core.publishing import addresses_in, publishing, with_local_folders
 from grape.core.repositories import pinned_settings
 from grape.core.settings import settings_to_dict
 
@@ -143,13 +144,25 @@ def _run(verb: Verb, settings: Any, flags: CommonFlags) -> int:
     if process.count > 1 and verb.processes == "one" and not _is_shard(settings, process):
         return _refuse(verb, process)
     settings = pinned_settings(settings)
+    if process.count > 1 and (addresses := addresses_in(settings)):
+        raise SettingsError(
+            f"{addresses[0]} is for one process; {process.launcher} started {process.count}.",
+            "Give folders that all nodes share, and copy the result when it is done.",
+        )
     if verb.processes == "group" and not process.is_main:
         return verb.exit_code(verb.run(settings, SILENT))
     people = SafeConsole(stderr=True)
+    reporter = SILENT if flags.quiet else ConsoleReporter(people)
+    with publishing(reporter):
+        return _run_here(verb, with_local_folders(settings), flags, reporter, people)
+
+
+def _run_here(verb: Verb, settings: Any, flags: CommonFlags, reporter: Reporter, people: Console) -> int:
+    """Run the verb in a folder of this machine and show its result; returns the exit status."""
     logger = logging.getLogger("grape")
     logger.debug("settings of %s: %s", verb.name, settings_to_dict(settings))
     start_time, marks = time.time_ns(), _marks(_folder(verb, settings))
-    summary = verb.run(settings, SILENT if flags.quiet else ConsoleReporter(people))
+    summary = verb.run(settings, reporter)
     logger.debug("%s took %.1f s", verb.name, (time.time_ns() - start_time) / 1e9)
     folder = _folder(verb, settings, summary)
     if not flags.quiet and folder is not None and _was_complete(folder, settings, marks, start_time):

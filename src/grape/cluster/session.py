@@ -18,7 +18,7 @@ from typing import Any
 from grape.core.errors import GrapeError, SettingsError
 from grape.core.files import content_hash
 
-__all__ = ["Cluster", "Node", "node_address", "open_cluster"]
+__all__ = ["Cluster", "Node", "node_address", "open_cluster", "refuse_unused_address"]
 
 _ANSWER_SECONDS = 10.0
 _LOOPBACK = "127.0.0.1"
@@ -131,6 +131,16 @@ def open_cluster(address: str = "") -> Iterator[Cluster]:
     if _open.address != address:
         raise SettingsError(f"This process is connected to {_open.address or 'a Ray of its own'} already.")
     yield _open
+
+
+def refuse_unused_address(address: str) -> None:
+    """Refuse the address of a cluster where the local launcher does the work.
+
+    Raises:
+        SettingsError: There is an address.
+    """
+    if address:
+        raise SettingsError(f"--ray-address {address} has no effect with --launcher local.", "Give --launcher ray.")
 
 
 def _check_address(address: str) -> None:

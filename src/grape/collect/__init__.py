@@ -8,6 +8,7 @@ groups, ``launching`` says where, ``collect`` is the verb, ``seen`` recognizes i
 
 from grape.collect.collect import plan_collect, run_collect
 from grape.collect.episode import run_episode
+from grape.collect.known_policy import KnownPolicy
 from grape.collect.launching import Launcher, open_launcher
 from grape.collect.merge import MergeSettings, run_merge
 from grape.collect.opening import check_opened, check_unopened, executed_actions, inputs_of, open_policy
@@ -21,6 +22,7 @@ from grape.policies.types import CheckpointInfo
 __all__ = [
     "CheckpointInfo",
     "CollectSettings",
+    "KnownPolicy",
     "Launcher",
     "MergeSettings",
     "Policy",

@@ -66,8 +66,10 @@ def run_collect(
     extensions = check_extension(settings, suite) if settings.extend else recorded_extensions(settings)
     if launcher is not None:
         return _collect(settings, whole, extensions, launcher, reporter)
-    with open_launcher(settings, reporter, policy) as opened:
-        return _collect(settings, whole, extensions, opened, reporter)
+    with open_launcher(settings, reporter, policy, settings.out) as opened:
+        summary = _collect(settings, whole, extensions, opened, reporter)
+        opened.finished(settings.out)
+        return summary
 
 
 def _collect(
@@ -122,7 +124,7 @@ def _collect(
     planned = {episode.episode_id for group in groups for episode in group.episodes}
     metas = [meta for meta in store.metas() if meta.episode_id in planned]
     summary = summary_of(settings, metas, inputs, shard_facts(whole, parse_shard(settings.shard)))
-    run.finish(summary)
+    run.finish({**summary, "store": "store"})  # as seen from the folder, which may be moved
     return summary
 
 

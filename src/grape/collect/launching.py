@@ -4,8 +4,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from grape.cluster.session import refuse_unused_address
 from grape.collect.opening import open_policy
 from grape.collect.plan import Group
 from grape.collect.rollout import Actor, ExpertActor, PlannedGroups, PolicyActor, RolloutLog, play_groups
@@ -45,6 +47,13 @@ class Launcher(Protocol):
         Raises:
             SimulatorError: The simulator does not work at all.
             PolicyError: The policy cannot decide.
+        """
+
+    def finished(self, out: Path) -> None:
+        """Hear that a run is finished, or was found so.
+
+        Args:
+            out: Its folder.
         """
 
 
@@ -91,6 +100,9 @@ class LocalLauncher:
             finished=finished,
         )
 
+    def finished(self, out: Path) -> None:
+        """Nothing: the policy is open whenever its run is looked at."""
+
     def close(self) -> None:
         """End the workers."""
         if self._pool is not None:
@@ -106,7 +118,10 @@ def make_actor(policy: Policy | None, settings: CollectSettings, log: RolloutLog
 
 @contextlib.contextmanager
 def open_launcher(
-    settings: CollectSettings, reporter: Reporter = SILENT, policy: Policy | None = None
+    settings: CollectSettings,
+    reporter: Reporter = SILENT,
+    policy: Policy | None = None,
+    out: Path | None = None,
 ) -> Iterator[Launcher]:
     """Open the launcher that the settings name, and the policy in it, checked against the suite.
 
@@ -114,6 +129,7 @@ def open_launcher(
         settings: Which launcher, policy and suite.
         reporter: Hears of warnings.
         policy: What :func:`~grape.collect.open_policy` gave for these settings; opened where absent.
+        out: Folder of a run that may be finished; with Ray nothing is started then.
 
     Raises:
         SettingsError: The launcher, the policy or the suite cannot be used.
@@ -127,13 +143,10 @@ def open_launcher(
                 "A policy that is open in this process cannot be sent to replicas.",
                 "Give its checkpoint, or leave --launcher ray out.",
             )
-        with open_ray_launcher(settings, reporter) as ray_launcher:
+        with open_ray_launcher(settings, reporter, out) as ray_launcher:
             yield ray_launcher
         return
-    if settings.ray_address:
-        raise SettingsError(
-            f"--ray-address {settings.ray_address} has no effect with --launcher local.", "Give --launcher ray."
-        )
+    refuse_unused_address(settings.ray_address)
     if policy is None:
         policy = open_policy(settings, reporter)
     launcher = LocalLauncher(suite_of(settings.suite, settings.env_python), policy)

@@ -120,7 +120,7 @@ def run_merge(settings: MergeSettings, reporter: Reporter = SILENT) -> Mapping[s
         summary = {**summarize(store.metas()), "store": str(target), **inputs}
         summary |= {"unfinished": unfinished} if unfinished else {}
     if run.done is None and (complete or not one):
-        run.finish(summary)
+        run.finish({**summary, "store": "store"})
     return {**summary, "merged": facts}
 
 

@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait as wait_readable
+from pathlib import Path
 from typing import Any
 
 from grape.cluster import ActorProcess, Cluster, Door, check_nodes, open_cluster
 from grape.cluster.releases import differences, releases, suite_releases
+from grape.collect.known_policy import KnownPolicy, spec_from_json
 from grape.collect.launching import Commit, Launcher
 from grape.collect.opening import check_spec
 from grape.collect.plan import Group
@@ -43,36 +45,67 @@ _MOST_LOSSES = 3  # of a replica and those in its place, without a single group 
 
 
 @contextlib.contextmanager
-def open_ray_launcher(settings: CollectSettings, reporter: Reporter) -> Iterator[Launcher]:
-    """Connect to the cluster, look at its nodes, and open the policy in replicas; for experts when they are to play.
+def open_ray_launcher(settings: CollectSettings, reporter: Reporter, out: Path | None) -> Iterator[Launcher]:
+    """A launcher that connects to the cluster, looks at its nodes and starts replicas when that is needed.
+
+    Args:
+        settings: Which policy and suite, and where.
+        reporter: Hears of warnings.
+        out: Folder of a run that may be finished; then its policy is compared by its files, and nothing is started.
 
     Raises:
         SettingsError: There is no such cluster, it is too small, or a node cannot play episodes.
         CompatibilityError: Nodes have different releases, or the policy does not fit the suite.
     """
     suite_of(settings.suite, settings.env_python).check()
-    if settings.policy != "expert":
-        with _opened(settings, reporter) as launcher:
-            yield launcher
-        return
     with contextlib.ExitStack() as stack:
-        yield _ExpertLauncher(stack, settings, reporter)
+        yield _DeferredLauncher(stack, settings, reporter, out)
 
 
-class _ExpertLauncher:
-    """A launcher that is opened when there is something to play: without a policy nothing is asked of it before."""
+class _DeferredLauncher:
+    """A launcher that is opened when there is something to play, or when its policy must be asked what it is."""
 
-    spec = None
-
-    def __init__(self, stack: contextlib.ExitStack, settings: CollectSettings, reporter: Reporter) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, settings: CollectSettings, reporter: Reporter, out: Path | None
+    ) -> None:
         self._stack, self._settings, self._reporter = stack, settings, reporter
         self._launcher: Launcher | None = None
+        self._policy = None if settings.policy == "expert" else KnownPolicy(settings)
+        self._recorded = None if self._policy is None or out is None else self._policy.recorded(out)
+        if self._recorded is not None:
+            check_spec(settings, self._recorded, suite_of(settings.suite, settings.env_python))
+
+    @property
+    def spec(self) -> PolicySpec | None:
+        """Contract of the policy."""
+        if self._policy is None or self._recorded is not None:
+            return self._recorded
+        return self._open().spec
 
     def play(self, groups: Sequence[Group], settings: CollectSettings, log: RolloutLog, commit: Commit) -> None:
-        """Play every group to its end, see :class:`RayLauncher`."""
+        """Play every group to its end, see :class:`RayLauncher`.
+
+        Raises:
+            CompatibilityError: The policy is not what was recorded of it: it would be computed otherwise.
+        """
+        launcher = self._open()
+        if self._recorded is not None and launcher.spec != self._recorded:
+            raise CompatibilityError(
+                f"{settings.out} holds results of another run: its policy was opened as {self._recorded}, now as "
+                f"{launcher.spec}.",
+                "Give it the same kind of processor, or choose another --out.",
+            )
+        launcher.play(groups, settings, log, commit)
+
+    def finished(self, out: Path) -> None:
+        """Record what tells the policy again, so that looking at the run starts no replica."""
+        if self._policy is not None and self._launcher is not None and self._launcher.spec is not None:
+            self._policy.record(out, self._launcher.spec)
+
+    def _open(self) -> Launcher:
         if self._launcher is None:
             self._launcher = self._stack.enter_context(_opened(self._settings, self._reporter))
-        self._launcher.play(groups, settings, log, commit)
+        return self._launcher
 
 
 @contextlib.contextmanager
@@ -163,6 +196,9 @@ class RayLauncher:
         while self._playing.left:
             self._turn()
         self._playing = None
+
+    def finished(self, out: Path) -> None:
+        """Nothing: who defers this launcher records."""
 
     def close(self) -> None:
         """End the replicas, and their workers with them."""
@@ -270,7 +306,7 @@ class RayLauncher:
                 "Install the same releases on all nodes.",
             )
         self._releases = header["releases"] | self._releases  # of what is not installed here, the first replica's
-        spec = None if header["spec"] is None else _spec(header["spec"])
+        spec = None if header["spec"] is None else spec_from_json(header["spec"])
         for sentence in header["warnings"]:
             if sentence not in self._warned:
                 self._warned.add(sentence)
@@ -340,11 +376,6 @@ class _Playing:
     log: RolloutLog
     commit: Commit
     committed: set[str] = field(default_factory=set)
-
-
-def _spec(values: Mapping[str, Any]) -> PolicySpec:
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return PolicySpec(**plain)
 
 
 def _raise(header: Mapping[str, Any]) -> None:

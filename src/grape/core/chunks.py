@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks", "cut_chunks", "is_logp_scale"]
+__all__ = ["DEFAULT_SUPPORT", "PLAIN", "Chunks", "chunk_steps", "cut_chunks", "is_logp_scale"]
 
 DEFAULT_SUPPORT = "vocabulary"
 """What the softmax of a log-probability runs over where nothing else is recorded; its temperature is 1 then."""
@@ -122,5 +122,22 @@ def cut_chunks(
         float32 ``(N, K, D)``, the episode's last row repeated beyond its end; and which actions lie within the episode,
         bool ``(N, K)``.
     """
-    steps = np.asarray(starts)[:, None] + np.arange(length)
-    return values[np.minimum(steps, len(values) - 1)], steps < len(values)
+    steps, inside = chunk_steps(starts, length, len(values))
+    return values[steps], inside
+
+
+def chunk_steps(
+    starts: npt.NDArray[np.integer], length: int, stops: npt.NDArray[np.integer] | int
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.bool_]]:
+    """Control steps of chunks.
+
+    Args:
+        starts: First control step of each chunk, ``(N,)``.
+        length: Chunk length ``K``.
+        stops: The end of the episode of each chunk, ``(N,)``, or of all of them.
+
+    Returns:
+        Integers ``(N, K)``, the episode's last step repeated beyond its end; and which of them lie within it, bool.
+    """
+    steps, ends = np.asarray(starts)[:, None] + np.arange(length), np.asarray(stops)[..., None]
+    return np.minimum(steps, ends - 1), steps < ends

@@ -29,6 +29,7 @@ __all__ = [
     "file_hash",
     "in_use",
     "iterate_jsonl",
+    "machine_hash",
     "read_json",
     "read_json_mapping",
     "read_jsonl",
@@ -248,7 +249,7 @@ def temporary_path(path: Path, kind: str = "tmp") -> Path:
         path: The destination.
         kind: ``"tmp"`` for what is not finished, ``"old"`` for a folder that is moved aside.
     """
-    return path.with_name(f".{path.name}.{os.getpid()}.{_machine()}{secrets.token_hex(3)}.{kind}")
+    return path.with_name(f".{path.name}.{os.getpid()}.{machine_hash()}{secrets.token_hex(3)}.{kind}")
 
 
 @contextlib.contextmanager
@@ -313,7 +314,7 @@ def _remove(path: Path, match: "re.Match[str]") -> None:
 
 def _is_dead(path: Path, match: "re.Match[str]", alone: bool) -> bool:
     process = int(match["process"])
-    if len(match["mark"]) > _MARK_DIGITS and match["mark"].startswith(_machine()):
+    if len(match["mark"]) > _MARK_DIGITS and match["mark"].startswith(machine_hash()):
         return os.path.abspath(path) not in _in_use if process == os.getpid() else not _is_alive(process)
     return alone or (time.time() - path.lstat().st_mtime > _STALE_AFTER_S and not _is_alive(process))
 
@@ -329,7 +330,7 @@ def _is_alive(process: int) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _machine() -> str:
+def machine_hash() -> str:
     """Hash of what numbers this process: the machine, and the namespace of process numbers where there are several."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")

@@ -16,6 +16,7 @@ from grape.core.selections import format_numbers, parse_numbers
 from grape.core.trajectories import EpisodeMeta
 
 __all__ = [
+    "PROVENANCE_FILE",
     "Provenance",
     "add_validated",
     "provenance_from_json",
@@ -26,7 +27,8 @@ __all__ = [
 
 States = Mapping[str, Mapping[str, frozenset[int]]]
 
-_NAME = "provenance.json"
+PROVENANCE_FILE = "provenance.json"
+"""Its name in a policy's folder."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def read_provenance(policy: Path) -> Provenance:
     Raises:
         DataError: ``provenance.json`` is there but not understood.
     """
-    path = policy / _NAME
+    path = policy / PROVENANCE_FILE
     return provenance_from_json(read_json(path), str(path)) if path.is_file() else Provenance()
 
 
@@ -132,7 +134,7 @@ def _states(suites: Mapping[str, Mapping[str, str]]) -> States:
 
 
 def _write(policy: Path, provenance: Provenance) -> None:
-    write_json(policy / _NAME, provenance_to_json(provenance))
+    write_json(policy / PROVENANCE_FILE, provenance_to_json(provenance))
 
 
 def _union(some: States, more: Mapping[str, Mapping[str, Set[int]]]) -> States:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from grape.core.errors import SettingsError
+from grape.core.mirror_names import address_in_mirror
+from grape.core.publishing import mirrored_folder
+from grape.core.remote_addresses import remote_address
 
 __all__ = [
     "DATA_FILES",
@@ -22,6 +25,7 @@ __all__ = [
     "cached_model",
     "fetch_snapshot",
     "hub_address",
+    "is_address",
     "local_folder",
     "parse_hub_name",
     "pinned_settings",
@@ -127,19 +131,37 @@ def hub_address(text: Path | str, *, what: str = "") -> HubName | None:
 
 
 def local_folder(path: Path | str) -> Path:
-    """The folder of an episode store or of pairs: the path itself, or the snapshot that ``hf://...`` names.
+    """The folder of an episode store or of pairs: the path itself, or what an address names.
+
+    That is the snapshot of ``hf://...``, or the mirror of ``s3://...`` and the like.
 
     Raises:
         SettingsError: The name is none, or the hub does not give it; see :func:`fetch_snapshot`.
+        GrapeError: Another address cannot be reached; see :func:`grape.core.publishing.mirrored_folder`.
     """
     name = hub_address(path)
-    return Path(path) if name is None else fetch_snapshot(name, DATA_FILES, "dataset")
+    if name is not None:
+        return fetch_snapshot(name, DATA_FILES, "dataset")
+    remote = remote_address(path)
+    return Path(path) if remote is None else mirrored_folder(remote)
+
+
+def is_address(path: Path | str) -> bool:
+    """Whether this names a repository of the hub or a folder on another machine rather than one here."""
+    return hub_address(path) is not None or remote_address(path) is not None
 
 
 def address_in_cache(folder: Path) -> str:
-    """``hf://organization/name@commit`` of a snapshot in the cache, or of the store in one; else empty."""
+    """The address of a snapshot or mirror in the cache, or of the store in one; else empty.
+
+    That of a snapshot is ``hf://organization/name@commit``.
+    """
     match = _CACHED.search(folder.absolute().as_posix())
-    return "" if match is None else HubName(f"{match['owner']}/{match['name']}", match["commit"]).address
+    return (
+        address_in_mirror(folder)
+        if match is None
+        else HubName(f"{match['owner']}/{match['name']}", match["commit"]).address
+    )
 
 
 def pinned_settings(settings: T) -> T:

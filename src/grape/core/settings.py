@@ -8,7 +8,6 @@ declared once, in a base class; a verb with another default takes the field over
 
 import dataclasses
 import math
-import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,9 @@ import yaml
 
 from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.core.files import write_text
+from grape.core.mirror_names import with_addresses
 from grape.core.reading import MAX_INTEGER, parse_yaml, read_file
+from grape.core.remote_addresses import path_text
 
 __all__ = [
     "Marks",
@@ -74,7 +75,7 @@ def settings_to_dict(settings: Any) -> Any:
     if isinstance(settings, list | tuple):
         return [settings_to_dict(value) for value in settings]
     if isinstance(settings, Path):
-        return re.sub("^hf:/(?=[^/])", "hf://", str(settings))  # paths hold no double slash
+        return path_text(settings)
     return settings
 
 
@@ -282,8 +283,8 @@ def load_settings(kind: type[T], path: Path, base: T | None = None) -> T:
 
 
 def save_settings(path: Path, settings: Any) -> None:
-    """Write settings atomically as YAML."""
-    write_text(path, yaml.safe_dump(settings_to_dict(settings), sort_keys=False))
+    """Write settings atomically as YAML; folders in mirrors under the addresses that they stand for."""
+    write_text(path, yaml.safe_dump(with_addresses(settings_to_dict(settings)), sort_keys=False))
 
 
 Identity = bool | Literal["unless default"]

@@ -18,6 +18,8 @@ _PURPOSE = {
     "simpler": "the simulator of the simpler_widowx suites (SimplerEnv)",
     "vlm": "generated cost specifications, by a model on this machine",
     "endpoint": "generated cost specifications, by a model behind an endpoint",
+    "s3": "runs at s3:// addresses",
+    "gs": "runs at gs:// addresses",
     "ray": "--launcher ray",
     "serve": "grape serve, and policies at ws://host:port",
     "hub": "grape push, and hf:// names",

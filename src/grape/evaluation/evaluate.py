@@ -1,5 +1,6 @@
 """The verb ``evaluate``: a policy on fixed initial states held out from training."""
 
+import glob
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -124,13 +125,15 @@ def run_evaluate(
         settings = fit_checkpoint(protocol, settings, checkpoint.norm_keys, checkpoint.center_crop)
     played = _collect_settings(settings, states, Path(), parts[""])
     policy = None if opened is None else check_opened(played, opened)
-    with open_launcher(played, reporter, policy) as launcher:
+    known_out = settings.out or _finished_out(settings, played, opened=opened is not None)
+    with open_launcher(played, reporter, policy, known_out) as launcher:
         settings = replace(settings, execute=executed_actions(played, launcher.spec))
         inputs = inputs_of(launcher.spec, played)
         out = settings.out or _default_out(settings, inputs, opened=opened is not None)
         run = open_run(out, "evaluate", settings, inputs)
         path = str(out / RESULTS_NAME)
         if run.done is not None:
+            launcher.finished(out)
             return {**run.done, "policy": settings.policy, "results": path}
         summary: dict[str, Any] = {}
         for name, part in parts.items():
@@ -144,6 +147,7 @@ def run_evaluate(
     summary["seen_states"] = seen_states
     summary["computation"] = inputs["computation"]
     run.finish(summary)
+    launcher.finished(out)
     return {**summary, "results": path}
 
 
@@ -239,16 +243,36 @@ def _states(settings: EvaluateSettings) -> tuple[int, ...]:
     return tuple(range(settings.first_state, settings.first_state + settings.episodes))
 
 
+def _finished_out(settings: EvaluateSettings, played: "CollectSettings", *, opened: bool) -> Path | None:
+    """Default output folder of this evaluation if Ray played it to its end before; else None."""
+    from grape.collect import KnownPolicy, executed_actions, inputs_of
+
+    if settings.policy == "expert" or opened or settings.launcher != "ray":
+        return None
+    policy = KnownPolicy(played)
+    for folder in sorted(_DEFAULT_HOME.glob(f"{glob.escape(_default_name(settings))}-*")):
+        spec = policy.recorded(folder)
+        if spec is not None:
+            resolved = replace(settings, execute=executed_actions(played, spec))
+            if _default_out(resolved, inputs_of(spec, played)) == folder:
+                return folder
+    return None
+
+
 def _default_out(settings: EvaluateSettings, inputs: Mapping[str, Any], *, opened: bool = False) -> Path:
     """Default output folder, derived from what is measured."""
-    name = settings.policy
-    if name.startswith(("ws:", "wss:")):
-        name = "server"  # its address may change, its hash is among the digits
-    elif name != "expert" and not opened:
-        folder = Path(settings.policy).resolve()
-        name = "-".join(part for part in (folder.parent.name, folder.name) if part)
     digits = content_hash({"settings": identity_of(settings), **inputs})[:8]
-    return _DEFAULT_HOME / f"{name}-{digits}"
+    return _DEFAULT_HOME / f"{_default_name(settings, opened=opened)}-{digits}"
+
+
+def _default_name(settings: EvaluateSettings, *, opened: bool = False) -> str:
+    """What the default output folder is called, before the digits."""
+    if settings.policy.startswith(("ws:", "wss:")):
+        return "server"  # its address may change, its hash is among the digits
+    if settings.policy == "expert" or opened:
+        return settings.policy
+    folder = Path(settings.policy).resolve()
+    return "-".join(part for part in (folder.parent.name, folder.name) if part)
 
 
 def _collect_settings(settings: EvaluateSettings, states: tuple[int, ...], out: Path, part: _Part) -> "CollectSettings":

@@ -11,10 +11,12 @@ from grape.core.events import SILENT, Progress, Reporter
 from grape.core.runs import RunFolder, open_run
 from grape.core.settings import Range, check_ranges, setting
 from grape.exchange.export_source import ExportSource, open_source
+from grape.mapping import Mapper, MappingSettings, open_mapper
 from grape.store.h264 import load_av
-from grape.store.lerobot.comparison import compare_dataset
+from grape.store.lerobot.comparison import EPISODES_PER_SHARD, compare_dataset
+from grape.store.lerobot.episodes import EncodedEpisode, EncodeEpisodes, ExportedEpisode
 from grape.store.lerobot.layout import Shape
-from grape.store.lerobot.writer import ExportEpisode, write_dataset
+from grape.store.lerobot.writer import write_dataset
 from grape.store.rlds.columns import ActionSource
 from grape.store.rlds.pairs import SIDES, check_pairs
 
@@ -36,7 +38,7 @@ _CONTENT = "Content"
 
 
 @dataclass(frozen=True)
-class LeRobotExportSettings:
+class LeRobotExportSettings(MappingSettings):
     """Write preference pairs, or a collection, as data sets in LeRobot's format v3.0 (Parquet, MP4, JSON).
 
     Pairs become two data sets, OUT/chosen and OUT/rejected, whose episodes correspond one to one. A collection becomes
@@ -105,12 +107,15 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
     with published_folder(settings.out) as folder:
         open_run(folder, _VERB, settings, source.inputs)
         losses = {}
-        with reporter.progress(f"Exporting {source.kind}", source.work) as progress:
-            for place, part in _parts(folder, source).items():
+        with (
+            open_mapper(settings, reporter) as mapper,
+            reporter.progress(f"Exporting {source.kind}", source.work) as progress,
+        ):
+            for place, part in _parts(folder, source, settings).items():
                 shape = _shape(source, part, fps)
-                stream = [_episodes(source, part, settings, progress) for _ in range(2)]
-                write_dataset(place, stream[0], shape, robot=source.store.suite, crf=settings.crf)
-                losses[place.name] = compare_dataset(place, stream[1], shape)
+                encoded = _encoded(part, EncodeEpisodes(shape, settings.crf), mapper, progress)
+                write_dataset(place, encoded, shape, robot=source.store.suite)
+                losses[place.name] = compare_dataset(place, part, shape, mapper, progress)
         worst, mean = min(loss.worst for loss in losses.values()), min(loss.mean for loss in losses.values())
         summary = {
             **plan,
@@ -124,40 +129,46 @@ def run_export_lerobot(settings: LeRobotExportSettings, reporter: Reporter = SIL
     return summary
 
 
-_Part = Sequence[tuple[str, Mapping[str, Any]]]
-"""Ids of the episodes of one data set, and what its table of episodes says of each beside LeRobot's columns."""
-
-
-def _parts(folder: Path, source: ExportSource) -> dict[Path, _Part]:
+def _parts(
+    folder: Path, source: ExportSource, settings: LeRobotExportSettings
+) -> dict[Path, Sequence[ExportedEpisode]]:
     """The data sets to write, by folder."""
     if source.pairs:
         return {
-            folder / side: [(getattr(pair, side), {"grape/pair_id": pair.pair_id}) for pair in source.pairs]
+            folder / side: [
+                _exported(source, getattr(pair, side), {"grape/pair_id": pair.pair_id}, executed=True)
+                for pair in source.pairs
+            ]
             for side in SIDES
         }
-    return {folder: [(meta.episode_id, {}) for meta in source.metas]}
+    executed = settings.actions == "executed"
+    return {folder: [_exported(source, meta.episode_id, {}, executed=executed) for meta in source.metas]}
 
 
-def _episodes(
-    source: ExportSource, part: _Part, settings: LeRobotExportSettings, progress: Progress
-) -> Iterator[ExportEpisode]:
-    for name, further in part:
-        trajectory = source.store.read(name)
-        meta = trajectory.meta
-        facts = {
-            "grape/episode_id": name,
-            "grape/task": meta.task,
-            "grape/initial_state": meta.initial_state,
-            "grape/success": meta.success,
-            **further,
-        }
-        executed = bool(source.pairs) or settings.actions == "executed"
-        yield ExportEpisode(trajectory, trajectory.actions if executed else trajectory.labels, facts)
-        progress.advance(note=meta.task)
+def _exported(source: ExportSource, name: str, further: Mapping[str, Any], *, executed: bool) -> ExportedEpisode:
+    meta = source.store.meta(name)
+    facts = {
+        "grape/episode_id": name,
+        "grape/task": meta.task,
+        "grape/initial_state": meta.initial_state,
+        "grape/success": meta.success,
+        **further,
+    }
+    return ExportedEpisode(source.store.part_of(name).path.absolute(), name, executed, facts)
 
 
-def _shape(source: ExportSource, part: _Part, fps: int) -> Shape:
-    first = source.store.read(part[0][0])
+def _encoded(
+    part: Sequence[ExportedEpisode], encode: EncodeEpisodes, mapper: Mapper, progress: Progress
+) -> Iterator[EncodedEpisode]:
+    """The episodes in their order, as the mapper's processes encode them."""
+    for encoded in mapper.map(encode, mapper.shards(part, EPISODES_PER_SHARD)):
+        for episode in encoded:
+            yield episode
+            progress.advance(note=episode.numbers.meta.task)
+
+
+def _shape(source: ExportSource, part: Sequence[ExportedEpisode], fps: int) -> Shape:
+    first = source.store.read(part[0].episode_id)
     if not first.steps:
         raise DataError(f"Episode {first.meta.episode_id} has no decisions.", "Leave it out.")
     _, height, width, _ = first.frames.shape

@@ -32,7 +32,7 @@ from grape.loop.filtered_bc import compare_filtered_bc
 from grape.loop.plan import plan_loop
 from grape.loop.settings import LoopSettings
 from grape.loop.stages import Stages
-from grape.loop.trainings import Trainings, open_trainings, serve_trainings
+from grape.loop.trainings import Trainings, open_trainings, serve_trainings, tell_failure
 from grape.preferences import run_pair, run_score
 from grape.training.process_group import check_no_launcher
 
@@ -78,6 +78,12 @@ def run_loop(settings: LoopSettings, reporter: Reporter = SILENT) -> Summary:
             return {}
         serve_trainings(settings.out)
         return RunFolder(settings.out, "loop").done or {}
+    with contextlib.nullcontext() if settings.dry_run else tell_failure(settings.out):
+        return _run_main(settings, reporter)
+
+
+def _run_main(settings: LoopSettings, reporter: Reporter) -> Summary:
+    """The loop in its only process, or in the main one of a job."""
     if settings.gpus > 1:
         check_no_launcher(settings.gpus)
     suite = suite_of(settings.suite, settings.env_python)

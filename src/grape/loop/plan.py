@@ -55,7 +55,8 @@ def _processes(settings: LoopSettings) -> dict[str, Any]:
     if stages.uses_ray:
         rollouts = f"{replicas or 'a'} cop{'ies' if replicas > 1 else 'y'} of the policy, by Ray"
         rollouts += "" if replicas else " on each GPU of its nodes"
-    return {"processes": {"rollouts": rollouts, "other_stages": "the main process", "training": training["processes"]}}
+    others = "the main process; its workers score" + (", by Ray" if stages.score(1).launcher == "ray" else "")
+    return {"processes": {"rollouts": rollouts, "other_stages": others, "training": training["processes"]}}
 
 
 def format_plan(plan: Mapping[str, Any]) -> list[str]:

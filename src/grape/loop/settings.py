@@ -28,7 +28,7 @@ DECIDED_BY_LOOP: dict[str, tuple[str, ...]] = {
     "demonstrations": ("out", "suite", "tasks", "policy", "env_python", "seed", "dry_run", *_ROLLOUTS),
     "sft": ("data", "out", "seed", "gpus", "dry_run"),
     "collect": ("out", "suite", "tasks", "policy", "initial_states", "env_python", "seed", "dry_run", *_ROLLOUTS),
-    "score": ("store", "out", "dry_run"),
+    "score": ("store", "out", "dry_run", "launcher", "ray_address"),
     "pair": ("scores", "out", "seed", "dry_run"),
     "train": ("pairs", "scores", "replay", "policy", "out", "seed", "gpus", "dry_run"),
 }
@@ -78,7 +78,8 @@ class LoopSettings(LauncherSettings):
         demonstrations: Settings of the demonstrations (as for grape collect).
         sft: Settings of supervised fine-tuning (as for grape sft).
         collect: Settings of collection (as for grape collect).
-        score: Settings of scoring (as for grape score).
+        score: Settings of scoring (as for grape score). It takes the launcher and the workers of the rollouts, unless
+            --score.workers says another number.
         pair: Settings of pairing (as for grape pair).
         train: Settings of training (as for grape train).
         dry_run: List the stages and their cost; touch nothing.

@@ -4,9 +4,11 @@ All numbers that the loop hands out (seeds, initial states) are functions of the
 alone, so a resumed loop asks for exactly what the killed one asked for.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from grape.collect.settings import CollectSettings
 from grape.core.seeds import derive_seed
@@ -132,7 +134,19 @@ class Stages:
             self._loop.score,
             store=self.folder(iteration) / "collect" / "store",
             out=self.folder(iteration) / "score",
+            **self._scoring(),
         )
+
+    def _scoring(self) -> dict[str, Any]:
+        """Processes that share the episodes to score: those of the rollouts, as far as they can read the store."""
+        workers = self._loop.score.workers if self._loop.score.workers > 1 else self._loop.collect.workers
+        if not self.uses_ray:
+            return {"launcher": "local", "ray_address": "", "workers": workers}
+        if self._loop.worker_resource:  # nodes that only simulate need not have the loop's folder
+            return {"launcher": "local", "ray_address": "", "workers": 0}
+        if self._loop.score.workers <= 1:  # each reserves a whole CPU, simulators may have taken less
+            workers = math.ceil(workers * min(1.0, self._loop.worker_cpus))
+        return {"launcher": "ray", "ray_address": self._loop.ray_address, "workers": workers}
 
     def pair(self, iteration: int) -> PairSettings:
         """Pairs from the iteration's scores."""

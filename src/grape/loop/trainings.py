@@ -20,6 +20,7 @@ from grape.core.events import Reporter
 from grape.core.files import atomic_writer, read_json_mapping
 from grape.core.launched import LaunchedProcess, forget_launcher, launched_process, number_in, variables_of_slurm
 from grape.core.runs import is_complete
+from grape.loop.job_ending import failure_left_behind, leave_ending, read_ending
 from grape.training.process_group import (
     LocalRank,
     Rank,
@@ -34,12 +35,12 @@ from grape.training.process_group import (
 )
 from grape.training.settings import SftSettings, TrainSettings
 
-__all__ = ["JobTrainings", "Trainings", "open_trainings", "serve_trainings"]
+__all__ = ["JobTrainings", "Trainings", "open_trainings", "serve_trainings", "tell_failure"]
 
 Summary = Mapping[str, Any]
 
 _FILE = ".process-group"
-_JOB = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")
+_JOB = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
 """Variables that tell one start of a launcher from another."""
 _PATIENCE_SECONDS = 600.0  # until the main process has begun, which checks settings first
 _ARRIVAL_SECONDS = 600.0  # until all others are connected
@@ -70,9 +71,11 @@ class JobTrainings(Trainings):
     Args:
         out: The loop's folder.
         variables: The launcher's variables, as torchrun sets them.
+        by_slurm: Whether the launcher is ``srun``, which lets the others run on when this process has ended.
     """
 
-    def __init__(self, out: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, out: Path, variables: Mapping[str, str], *, by_slurm: bool = False) -> None:
+        self._job, self._by_slurm = _job(variables), by_slurm
         self._count = int(variables["WORLD_SIZE"])
         self._local_count = number_in(variables.get("LOCAL_WORLD_SIZE")) or self._count
         self._local = number_in(variables.get("LOCAL_RANK"))
@@ -83,7 +86,7 @@ class JobTrainings(Trainings):
         # The launcher's name of this machine need not be an address of this machine alone: the key keeps others out.
         self._door = Door(self._host if self._on_one_machine else "")
         invitation = self._door.invite(0)
-        facts = {"host": self._host, "port": invitation.port, "key": invitation.key.hex(), "job": _job(variables)}
+        facts = {"host": self._host, "port": invitation.port, "key": invitation.key.hex(), "job": self._job}
         with atomic_writer(self._file) as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(json.dumps(facts).encode())
@@ -131,9 +134,11 @@ class JobTrainings(Trainings):
                 return
             select.select(self._door.sockets, [], [], _CHECK_SECONDS)
 
-    def close(self, seconds: float) -> None:
+    def close(self, seconds: float, *, succeeded: bool = False) -> None:
         """Tell the others that the loop is over; wait so long at most for those that have not connected."""
         self._admit(seconds)
+        if succeeded and self._by_slurm and len(self._links) < self._count - 1:
+            leave_ending(self._file.parent, self._job)
         for link in self._links.values():
             with contextlib.suppress(OSError):
                 link.sendall(b'{"over": true}\n')
@@ -193,16 +198,29 @@ def open_trainings(out: Path) -> Iterator[Trainings]:
         yield Trainings()
         return
     variables = _variables(process)
-    for name in set(os.environ) - set(forget_launcher(os.environ)):
-        del os.environ[name]
-    trainings = JobTrainings(out, variables)
-    seconds = _HASTY_FAREWELL_SECONDS
+    forgotten = {name: os.environ.pop(name) for name in set(os.environ) - set(forget_launcher(os.environ))}
+    trainings = JobTrainings(out, variables, by_slurm=process.by_slurm)
+    succeeded = False
     try:
         yield trainings
-        seconds = _FAREWELL_SECONDS
+        succeeded = True
     finally:
-        trainings.close(seconds)
-        os.environ.update(variables)
+        trainings.close(_FAREWELL_SECONDS if succeeded else _HASTY_FAREWELL_SECONDS, succeeded=succeeded)
+        os.environ.update(forgotten)
+
+
+def tell_failure(out: Path) -> contextlib.AbstractContextManager[None]:
+    """In the main process of a job of SLURM: tell the others the error that ends the block, whenever they come.
+
+    Other launchers end all processes when one fails.
+
+    Args:
+        out: The loop's folder.
+    """
+    process = launched_process()
+    if process.count == 1 or not process.by_slurm:
+        return contextlib.nullcontext()
+    return failure_left_behind(out, _job(_variables(process)))
 
 
 def serve_trainings(out: Path) -> None:
@@ -213,18 +231,23 @@ def serve_trainings(out: Path) -> None:
 
     Raises:
         SettingsError: The main process does not begin: it ended, or its folder is not this one.
-        GrapeError: The main process is gone.
+        GrapeError: The main process is gone, or failed before this process was connected.
     """
     process = launched_process()
     variables = _variables(process)
     invitation: Invitation | None = None
     while True:
         if invitation is None:
-            invitation, link = _first_connection(out, process, variables)
+            connection = _first_connection(out, process, variables)
+            if connection is None:
+                return
+            invitation, link = connection
         else:
             try:
                 link = connect(invitation)
             except OSError as error:
+                if read_ending(out, _job(variables), process.rank):
+                    return
                 raise _gone() from error
         with link, link.makefile("rb") as lines:
             line = lines.readline()
@@ -255,10 +278,12 @@ def _train_beside(
 
 def _first_connection(
     out: Path, process: LaunchedProcess, variables: Mapping[str, str]
-) -> tuple[Invitation, socket.socket]:
-    """Connect to the main process once it has begun."""
+) -> tuple[Invitation, socket.socket] | None:
+    """Connect to the main process once it has begun; None where it is done already."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
+        if read_ending(out, _job(variables), process.rank):
+            return None
         with contextlib.suppress(GrapeError, OSError, KeyError, TypeError, ValueError):  # not there, or of an older job
             facts = read_json_mapping(out / _FILE, within=out)
             if facts["job"] == _job(variables):

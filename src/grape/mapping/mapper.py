@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from grape.cluster.session import refuse_unused_address
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.settings import check_ranges
@@ -54,7 +55,7 @@ class Mapper:
         Raises:
             GrapeError: A shard's processes were lost again and again; or what the function raised, as in one process.
         """
-        if self.pool is None:
+        if self.pool is None or len(shards) == 1:  # a process would take longer to start than to share nothing
             return map(function, shards)
         return dispatch(function, shards, self.pool, self.workers, self.reporter.warn)
 
@@ -76,10 +77,7 @@ def open_mapper(settings: MappingSettings, reporter: Reporter = SILENT) -> Itera
         with _ray_mapper(settings, reporter) as mapper:
             yield mapper
         return
-    if settings.ray_address:
-        raise SettingsError(
-            f"--ray-address {settings.ray_address} has no effect with --launcher local.", "Give --launcher ray."
-        )
+    refuse_unused_address(settings.ray_address)
     workers = settings.workers or os.cpu_count() or 1
     if workers == 1:
         yield HERE

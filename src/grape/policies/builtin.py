@@ -46,6 +46,17 @@ class _OpenVLAFamily(PolicyType):
         targets = next((kind for kind in kinds if frozenset(policy.lora_targets(kind)) == layers), None)
         return AdapterInfo(base, adapter.rank, adapter.alpha, targets, policy.config.storage_dtype)
 
+    def folders(self, path: Path | str) -> tuple[Path, ...]:
+        """The checkpoint's folder and that of an adapter's base; none where either is a name on the hub."""
+        from grape.policies.openvla.adapter_pointer import read_pointer
+
+        if not Path(path).is_dir():
+            return ()
+        pointer = read_pointer(path)
+        if pointer is None:
+            return (Path(path),)
+        return () if pointer.hub is not None else (Path(path), pointer.base)
+
     def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
         """See :func:`grape.policies.openvla.adapter_saving.save_adapter`."""
         from grape.policies.openvla.adapter_saving import save_adapter

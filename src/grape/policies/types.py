@@ -220,6 +220,10 @@ class PolicyType(ABC):
         """Facts of the adapter that lies there; None for a whole policy, and by default."""
         return None
 
+    def folders(self, path: Path | str) -> tuple[Path, ...]:
+        """Folders of this machine whose files say all that a policy is; none where that is unknown, and by default."""
+        return ()
+
     def save_adapter(self, policy: TrainablePolicy, folder: Path, base: Path, place: Path) -> None:
         """Write a policy's adapter, if this type keeps adapters apart.
 

@@ -196,13 +196,14 @@ def score_trajectories(
     if isinstance(specification, str | Path):
         chosen = replace(chosen, costs=Path(specification))
     episodes = trajectories if isinstance(trajectories, EpisodeStore) else EpisodesInMemory(trajectories)
-    tasks = sorted({meta.task for meta in episodes.metas()})
+    metas = episodes.metas()
+    tasks = sorted({meta.task for meta in metas})
     if not tasks:
         raise DataError(f"{episodes!r} holds no episodes.", "Collect some first.")
     specifications = _specifications(specification, episodes.suite, tasks)
     if not chosen.external_reward:
         check_success_counts(chosen.weights, [task for task in tasks if task not in specifications])
-    check_recorded_names(episodes, specifications)
+    check_recorded_names(episodes, metas, specifications)
     by_hand = thresholds_by_hand(specifications, chosen.threshold_values)
     hashes = {task: specification_hash(item) for task, item in specifications.items()}
     where = episodes.place if isinstance(episodes, EpisodeStore) else "the trajectories in memory"

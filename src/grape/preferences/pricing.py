@@ -5,6 +5,7 @@ order, by any process. With a folder, shards of :data:`EPISODES_PER_SHARD` episo
 priced: memory holds one shard at a time, and a run that was killed goes on with the shards that it lacks.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -156,6 +157,7 @@ class PricedShards:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder = folder
         self._names = names
+        self._checked: dict[int, bytes] = {}  # digests of facts by shard: what was checked is not checked again
 
     def __len__(self) -> int:
         return len(self._names)
@@ -198,8 +200,16 @@ class PricedShards:
         columns = read_rows(path, self.folder, ["episode_id", _FACTS])
         if columns["episode_id"].to_pylist() != list(self.names(number)):
             raise DataError(f"{path} holds the prices of other episodes.", _FIX)
-        for text in columns[_FACTS]:
-            yield decode(Priced, parse_json(text.as_py(), str(path), hint=_FIX), str(path), _FIX)
+        texts: list[str | None] = columns[_FACTS].to_pylist()
+        digest = hashlib.sha256(repr(texts).encode(errors="backslashreplace")).digest()
+        known = self._checked.get(number) == digest
+        for text in texts:
+            yield (
+                decode(Priced, None, str(path), _FIX, str(text))
+                if known
+                else decode(Priced, parse_json(str(text), str(path), hint=_FIX), str(path), _FIX)
+            )
+        self._checked[number] = digest
 
     def curves(self) -> Iterator[pa.Table]:
         """Curves of all episodes, a table for each shard; see :func:`grape.preferences.curves.write_curves`.

@@ -9,9 +9,10 @@ from typing import Any
 
 from grape.core.errors import DataError
 from grape.core.files import iterate_jsonl, read_jsonl
+from grape.core.mirror_names import are_in_one_mirror
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode, open_file, parse_json
-from grape.core.repositories import address_in_cache, hub_address, local_folder
+from grape.core.repositories import address_in_cache, is_address, local_folder
 from grape.core.runs import load_summary
 from grape.scorers import ScorerValues, is_label, load_values
 from grape.store import EpisodeStore
@@ -224,7 +225,7 @@ def stores_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> tu
 
 
 def _place(name: str, folder: Path, verb: str) -> Path:
-    if hub_address(name) is not None:
+    if is_address(name):
         return local_folder(name)
     try:
         path = (folder.resolve() / name).resolve()
@@ -240,9 +241,9 @@ def _place(name: str, folder: Path, verb: str) -> Path:
 def portable_path(path: Path, folder: Path) -> str:
     """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root.
 
-    A snapshot of the hub is named ``hf://organization/name@commit``.
+    A snapshot of the hub is named ``hf://organization/name@commit``, a folder of another mirror by its address.
     """
-    if address := address_in_cache(path):
+    if (address := address_in_cache(path)) and not are_in_one_mirror(path, folder):
         return address
     path, folder = path.resolve(), folder.resolve()
     shared = Path(os.path.commonpath([path, folder]))

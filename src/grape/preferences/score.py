@@ -130,7 +130,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     unadjusted = choose_specifications(store.suite, tasks, settings.costs)
     if not settings.external_reward:
         check_success_counts(settings.weights, [task for task in tasks if task not in unadjusted])
-    check_recorded_names(store, unadjusted)
+    check_recorded_names(store, metas, unadjusted)
     by_hand = thresholds_by_hand(unadjusted, settings.threshold_values)
     today = {task: specification_hash(specification) for task, specification in unadjusted.items()}
     hashes = (_hashes_of_finished_run(settings.out) if settings.costs is None else {}) or today
@@ -154,7 +154,7 @@ def run_score(settings: ScoreSettings, reporter: Reporter = SILENT) -> Mapping[s
     shards = settings.out / _SHARDS
     with open_mapper(settings, reporter) as mapper:
         scored = score_episodes(
-            settings, store, unadjusted, by_hand, hashes, store.place, reporter, external, shards, mapper
+            settings, store, unadjusted, by_hand, hashes, store.place, reporter, external, shards, mapper, metas
         )
     if isinstance(scored.priced, PricedShards):
         write_curves(settings.out / CURVES_FILE, scored.priced.curves())

@@ -73,6 +73,7 @@ def score_episodes(
     external: ScorerValues | None = None,
     folder: Path | None = None,
     mapper: Mapper = HERE,
+    metas: Sequence[EpisodeMeta] | None = None,
 ) -> ScoredEpisodes:
     """Score episodes; warn of what a reader must know.
 
@@ -88,12 +89,13 @@ def score_episodes(
         folder: Where prices are kept in shards, so that memory does not grow with them and a run that was killed goes
             on; None keeps them, with their curves, in memory.
         mapper: Where shards are priced.
+        metas: Facts of the episodes where they are read already: the store looks at each file for them.
 
     Raises:
         DataError: A log-probability is not finite, or the external reward of an episode is missing.
         CompatibilityError: Log-probabilities are of several supports or temperatures.
     """
-    metas = episodes.metas()
+    metas = episodes.metas() if metas is None else metas
     specifications = {task: adjust_objectives(item, settings.objectives) for task, item in unadjusted.items()}
     unknown = frozenset(_state(meta) for meta in metas if meta.success is None)
     pricing = Pricing(specifications, settings.price_verdict, unknown)

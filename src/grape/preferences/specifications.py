@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError, did_you_mean
+from grape.core.trajectories import EpisodeMeta
 from grape.costs import (
     CostSpecification,
     builtin_names,
@@ -82,14 +83,15 @@ def about_success_alone(suite: str, tasks: Sequence[str], costs: Path | None) ->
     ]
 
 
-def check_recorded_names(episodes: Episodes, specifications: Mapping[str, CostSpecification]) -> None:
+def check_recorded_names(
+    episodes: Episodes, metas: Sequence[EpisodeMeta], specifications: Mapping[str, CostSpecification]
+) -> None:
     """Compare every specification with the names that the first episode of its task recorded.
 
     Raises:
         DataError: A specification is unusable on the recordings; the problems of all of them are listed.
     """
     problems: list[GrapeError] = []
-    metas = episodes.metas()
     for task, specification in specifications.items():
         first = next(meta for meta in metas if meta.task == task)
         trajectory = episodes.read(first.episode_id, frames=False)

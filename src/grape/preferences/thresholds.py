@@ -150,12 +150,19 @@ def _repriced(stage: StageScore, penalty: float, thresholds: Sequence[float]) ->
     completion = [item for item in stage.constraints if item.name in RESERVED_NAMES]
     others = stage.constraints[len(completion) :]
     constraints = (
-        *(dataclasses.replace(item, weight=penalty, contribution=item.cost * penalty) for item in completion),
+        *(_with_penalty(item, penalty) for item in completion),
         *(_with_threshold(constraint, threshold) for constraint, threshold in zip(others, thresholds, strict=True)),
     )
     return dataclasses.replace(
         stage, cost=sum(constraint.contribution for constraint in constraints), constraints=constraints
     )
+
+
+def _with_penalty(completion: ConstraintScore, penalty: float) -> ConstraintScore:
+    contribution = completion.cost * penalty
+    if (completion.weight, completion.contribution) == (penalty, contribution):
+        return completion
+    return dataclasses.replace(completion, weight=penalty, contribution=contribution)
 
 
 def _with_threshold(constraint: ConstraintScore, threshold: float) -> ConstraintScore:

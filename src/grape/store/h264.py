@@ -1,4 +1,4 @@
-"""The writer of H.264 videos: equal images give equal bytes.
+"""Writing H.264 videos, and joining them: equal images give equal bytes.
 
 One encoder thread, fixed options, no time stamps in the container.
 """
@@ -7,14 +7,14 @@ import fractions
 import io
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from grape.core.packages import load_package
 
-__all__ = ["VideoWriter", "load_av"]
+__all__ = ["VideoJoiner", "VideoWriter", "load_av"]
 
 
 def load_av(extra: str) -> ModuleType:
@@ -29,7 +29,47 @@ def load_av(extra: str) -> ModuleType:
     return load_package("av", "Videos need PyAV", extra)
 
 
-class VideoWriter:
+class _VideoFile:
+    """An MP4 file that grows; as a context it is complete at the end.
+
+    Attributes:
+        frames: Images that were added.
+        bytes: What they take.
+    """
+
+    def __init__(self, target: Path | io.BytesIO, fps: int, extra: str) -> None:
+        self.frames = 0
+        self.bytes = 0
+        self._av = load_av(extra)
+        self._closed = False
+        self._tick = fractions.Fraction(1, fps)
+        file = str(target) if isinstance(target, Path) else target
+        self._container: Any = self._av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left and the index; the file is complete."""
+        if not self._closed:
+            self._closed = True
+            self._finish()
+            self._container.close()
+
+    def _finish(self) -> None:
+        """Write what is left."""
+
+    def _write(self, packet: Any) -> None:
+        self.bytes += packet.size
+        self._container.mux(packet)
+
+
+class VideoWriter(_VideoFile):
     """Writes one MP4 file with H.264 (yuv420p); image ``i`` is shown at ``i / fps`` seconds.
 
     Args:
@@ -51,13 +91,7 @@ class VideoWriter:
         key_frame_every: int,
         extra: str = "video",
     ) -> None:
-        av = load_av(extra)
-        file = str(target) if isinstance(target, Path) else target
-        self.frames = 0
-        self.bytes = 0
-        self._closed = False
-        self._tick = fractions.Fraction(1, fps)
-        self._container: Any = av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
+        super().__init__(target, fps, extra)
         self._stream: Any = self._container.add_stream("libx264", rate=fps)
         self._stream.height, self._stream.width, self._stream.pix_fmt = *size, "yuv420p"
         codec = self._stream.codec_context
@@ -71,15 +105,7 @@ class VideoWriter:
             # With its macroblock tree x264 now and then writes other bytes for equal images.
             "x264-params": "threads=1:lookahead-threads=1:mbtree=0",
         }
-        self._make: Any = av.VideoFrame.from_ndarray
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._make: Any = self._av.VideoFrame.from_ndarray
 
     def add(self, images: npt.NDArray[np.uint8]) -> None:
         """Append an episode's images, uint8 ``(T, H, W, 3)``, beginning with a key frame."""
@@ -88,17 +114,45 @@ class VideoWriter:
             frame.pts, frame.time_base = self.frames, self._tick
             if number == 0:
                 frame.pict_type = 1  # `AV_PICTURE_TYPE_I` of FFmpeg
-            self._write(self._stream.encode(frame))
+            for packet in self._stream.encode(frame):
+                self._write(packet)
             self.frames += 1
 
-    def close(self) -> None:
-        """Write what the encoder still holds and the index; the file is complete."""
-        if not self._closed:
-            self._closed = True
-            self._write(self._stream.encode())
-            self._container.close()
+    def _finish(self) -> None:
+        for packet in self._stream.encode():
+            self._write(packet)
 
-    def _write(self, packets: list[Any]) -> None:
-        for packet in packets:
-            self.bytes += packet.size
-            self._container.mux(packet)
+
+class VideoJoiner(_VideoFile):
+    """Writes one MP4 file from videos of :class:`VideoWriter`, one behind the other, without encoding anything anew.
+
+    Args:
+        target: The file.
+        fps: Images a second.
+        extra: See :func:`load_av`.
+    """
+
+    def __init__(self, target: Path, fps: int, *, extra: str = "video") -> None:
+        super().__init__(target, fps, extra)
+        self._stream: Any = None
+
+    def add(self, video: bytes) -> None:
+        """Append a video, all of whose images follow in the order in which they are stored.
+
+        Raises:
+            ValueError: It was encoded with other settings than the first one.
+        """
+        with self._av.open(io.BytesIO(video)) as source:
+            stream = source.streams.video[0]
+            if self._stream is None:
+                self._stream = self._container.add_stream_from_template(stream)
+            elif stream.codec_context.extradata != self._stream.codec_context.extradata:
+                raise ValueError("videos of different encoders cannot be joined")
+            for packet in source.demux(stream):
+                if packet.dts is None:  # the end of the source
+                    continue
+                packet.stream, packet.time_base = self._stream, self._tick
+                packet.pts = packet.dts = self.frames
+                packet.duration = 1
+                self.frames += 1
+                self._write(packet)

@@ -24,9 +24,10 @@ from grape.study.bench import Bench, curve, rounded
 from grape.study.cells import Cell, software
 from grape.study.diagnosis import Change, DiagnosedRound, Diagnosis, write_diagnosis
 from grape.study.settings import StudySettings
-from grape.training.batches import ComparisonItem, collate, make_items
+from grape.training.batches import collate
 from grape.training.dataset import StepDataset
 from grape.training.distributed import SINGLE_PROCESS, device_of
+from grape.training.items import ComparisonItem, make_items
 from grape.training.logprobs import StepLogprobs, recorded_reference
 from grape.training.loop import deterministic
 from grape.training.lora import computing_type, open_for_training, parameter_counts
@@ -207,7 +208,8 @@ def _token_logps(policy: TrainablePolicy, train: TrainSettings, steps: StepDatas
 def _distance(steps: StepDataset, logps: Floats) -> float:
     """Mean absolute log-ratio a token against whoever recorded the episodes."""
     recorded_reference(steps)  # refuses what was not sampled
-    return _rounded(float(np.abs(logps - steps.logps_NKD[steps.executed_mask]).mean()))
+    recorded = steps.logps_NKD[:][steps.executed_mask(np.arange(len(steps)))]
+    return _rounded(float(np.abs(logps - recorded).mean()))
 
 
 def _changes(change: Floats, **sides: Sequence[tuple[int, int]]) -> dict[str, Change]:

@@ -1,164 +1,40 @@
-"""Items, samplers and collation: what each update compares or imitates.
+"""Samplers and collation: which items each update sees, and the frames that they need.
 
-An *item* of preference training is one comparison (whole trajectories, single decisions, or a chosen one alone), given
-by the control steps of its two sides in a :class:`~grape.training.dataset.StepDataset`; the methods differ only in how
-pairs become items. A side may begin or end inside a chunk: only the executed tokens of its control steps count. An item
-of fine-tuning is one row.
+The items of preference training are those of :mod:`grape.training.items`; an item of fine-tuning is one row.
 """
 
-import functools
-import math
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from grape.core.errors import DataError
-from grape.core.preferences import PreferencePair
 from grape.core.seeds import derive_rng
 from grape.training.decision_axis import DecisionAxis, Segments
+from grape.training.episode_rows import rows_of
 from grape.training.gradients import Comparisons
-from grape.training.methods import UNPAIRED
-from grape.training.unpaired import WeightedEpisode
+from grape.training.items import ComparisonItem
 
-__all__ = ["BatchSampler", "ComparisonItem", "EpisodeShuffleSampler", "Sample", "collate", "make_items"]
-
-Sample = PreferencePair | WeightedEpisode
-"""What a run learns from, one by one."""
+__all__ = ["BatchSampler", "EpisodeShuffleSampler", "StepValues", "collate"]
 
 
-@dataclass(frozen=True)
-class ComparisonItem:
-    """One comparison.
+class StepValues(Protocol):
+    """A number of each control step of a table, float64; read slice by slice, so that not all need be in memory."""
 
-    Attributes:
-        name: For messages, e.g. ``"pair drawer-open-3-0"``.
-        chosen: Half-open range [start, stop) of control steps of the table: the chosen side.
-        rejected: The same of the rejected side. A loss over single episodes leaves one side empty (equal numbers).
-        weight: Weight in the mean over comparisons, 1 on average over those of a run.
-        anchored: Whether the anchor may imitate the chosen side.
-    """
-
-    name: str
-    chosen: tuple[int, int]
-    rejected: tuple[int, int] = (0, 0)
-    weight: float = 1.0
-    anchored: bool = True
-
-    @property
-    def steps(self) -> int:
-        """Control steps of both sides."""
-        return self.chosen[1] - self.chosen[0] + self.rejected[1] - self.rejected[0]
-
-
-def make_items(
-    method: Literal["tpo", "step-dpo", "filtered-bc", "kto", "rloo"],
-    samples: Sequence[Sample],
-    spans: Mapping[str, tuple[int, int]],
-    window: int = 0,
-    stride: int = 1,
-    succeeded: Container[str] | None = None,
-    axis: DecisionAxis | None = None,
-) -> tuple[tuple[ComparisonItem, ...], float]:
-    """Turn pairs into items.
-
-    ``tpo`` compares whole trajectories (arXiv 2411.19309), or windows of them: what the first public implementation
-    optimized, though here only windows of one pair at equal offsets meet. ``step-dpo`` compares the decisions at equal
-    index of the two sides, the paper's step-wise baseline. Both take of a side the range of control steps that its pair
-    names, and weigh a comparison as its pair, scaled to 1 on average. ``filtered-bc`` imitates every decision of every
-    chosen episode, each once. ``kto`` and ``rloo`` see whole episodes alone: on the chosen side where their weight is
-    positive, else on the rejected one.
-
-    Args:
-        method: How pairs become items.
-        samples: The pairs, or the weighted episodes of an unpaired method.
-        spans: Control steps of each episode, as in a step table.
-        window: Decisions of a window, for ``tpo``; 0 takes the trajectory whole. A side that is shorter is one window.
-        stride: Decisions between the starts of windows.
-        succeeded: Episodes known to have succeeded: only these are anchored. None anchors all.
-        axis: Where decisions begin; None for one action a decision.
-
-    Returns:
-        The items, and how many of them one pair stands for on average (so that updates of different methods see
-        comparable amounts of data).
-
-    Raises:
-        DataError: A pair names control steps that its episode does not have, or the weights are not usable.
-    """
-    axis = axis or DecisionAxis.plain(max((stop for _, stop in spans.values()), default=0))
-    pairs = [sample for sample in samples if isinstance(sample, PreferencePair)]
-    items: list[ComparisonItem] = []
-    if method in UNPAIRED:
-        single = [sample for sample in samples if isinstance(sample, WeightedEpisode)]
-        return tuple(_single(episode, spans[episode.episode], succeeded) for episode in single), 2.0
-    if method == "filtered-bc":
-        episodes = sorted({pair.chosen for pair in pairs})
-        for episode in episodes:
-            first, parts = spans[episode][0], axis.cut(spans[episode])
-            items += [ComparisonItem(f"episode {episode}, step {part[0] - first}", part) for part in parts]
-        return tuple(items), len(items) / len(episodes)
-    for pair in pairs:
-        name = f"pair {pair.pair_id}"
-        chosen = _steps(pair.pair_id, pair.chosen, spans, pair.chosen_steps)
-        rejected = _steps(pair.pair_id, pair.rejected, spans, pair.rejected_steps)
-        anchored = succeeded is None or pair.chosen in succeeded
-        item = functools.partial(ComparisonItem, weight=pair.weight, anchored=anchored)
-        if method == "step-dpo":
-            decisions = zip(axis.cut(chosen), axis.cut(rejected), strict=False)
-            items += [item(f"{name}, step {t}", *sides) for t, sides in enumerate(decisions)]
-        elif window:
-            windows = [axis.windows(side, window, stride) for side in (chosen, rejected)]
-            both = zip(*windows, strict=False)  # the longer side's last windows meet nothing
-            items += [item(f"{name}, window {k}", *sides) for k, sides in enumerate(both)]
-        else:
-            items.append(item(name, chosen, rejected))
-    return _with_mean_weight_1(items), len(items) / len(pairs)
-
-
-def _single(episode: WeightedEpisode, span: tuple[int, int], succeeded: Container[str] | None) -> ComparisonItem:
-    chosen, rejected = (span, (0, 0)) if episode.weight > 0 else ((0, 0), span)
-    anchored = succeeded is None or episode.episode in succeeded
-    return ComparisonItem(f"episode {episode.episode}", chosen, rejected, abs(episode.weight), anchored)
-
-
-def _steps(
-    pair_id: str, episode: str, spans: Mapping[str, tuple[int, int]], steps: tuple[int, int] | None
-) -> tuple[int, int]:
-    """Control steps of an episode that a pair compares."""
-    start, stop = spans[episode]
-    if steps is None:
-        return start, stop
-    if not 0 <= steps[0] < steps[1] <= stop - start:
-        raise DataError(
-            f"Pair {pair_id} compares the control steps [{steps[0]}, {steps[1]}) of episode {episode}, which has "
-            f"{stop - start}.",
-            "Make the pairs again with 'grape pair'.",
-        )
-    return start + steps[0], start + steps[1]
-
-
-def _with_mean_weight_1(items: Sequence[ComparisonItem]) -> tuple[ComparisonItem, ...]:
-    """The items with weights that are 1 on average, so that weighting does not change how far an update moves."""
-    mean = sum(item.weight for item in items) / len(items)
-    if not 0 < mean < math.inf or any(item.weight < 0 for item in items):
-        raise DataError(
-            "The pairs' weights must be at least 0, one of them above, and their sum finite.",
-            "Make the pairs again with 'grape pair'.",
-        )
-    return tuple(replace(item, weight=item.weight / mean) for item in items)
+    def __getitem__(self, steps: slice, /) -> npt.NDArray[Any]:
+        """The numbers of a range of control steps, ``(stop - start,)``."""
 
 
 class _LatestOrder:
     """The order of the latest epoch that was asked for; of one at a time, since an order is as long as the data."""
 
     def __init__(self) -> None:
-        self._latest: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._latest: tuple[int, npt.NDArray[np.integer]] | None = None
 
-    def of(self, epoch: int, draw: Callable[[int], npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    def of(self, epoch: int, draw: Callable[[int], npt.NDArray[np.integer]]) -> npt.NDArray[np.integer]:
         """The order that ``draw`` gives an epoch."""
         if self._latest is None or self._latest[0] != epoch:
             self._latest = epoch, draw(epoch)
@@ -230,10 +106,10 @@ class BatchSampler:
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Items of update ``update``, counted from 0: a function of seed and number alone, so resuming is exact."""
         epoch, position = divmod(update, self.per_epoch)
-        return self._latest.of(epoch, self._order)[slice(*self._bounds(position))].copy()
+        return self._latest.of(epoch, self._order)[slice(*self._bounds(position))].astype(np.int64)
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return derive_rng(self.seed, "order", epoch).permutation(self.items)
+    def _order(self, epoch: int) -> npt.NDArray[np.integer]:
+        return derive_rng(self.seed, "order", epoch).permutation(_numbers(0, self.items))
 
     def _bounds(self, position: int) -> tuple[int, int]:
         """Half-open range of the epoch's order that an update takes."""
@@ -253,8 +129,8 @@ class EpisodeShuffleSampler:
     """
 
     def __init__(self, spans: Sequence[tuple[int, int]], schedule: BatchSampler, together: int = 0) -> None:
-        self._episodes = [np.arange(start, stop, dtype=np.int64) for start, stop in spans]
-        self._rows = np.sort(np.concatenate(self._episodes))
+        self._spans = spans
+        self._ascending = sorted(spans)
         self._schedule = schedule
         self._together = together
         self._latest = _LatestOrder()
@@ -262,33 +138,39 @@ class EpisodeShuffleSampler:
     def batch(self, update: int) -> npt.NDArray[np.int64]:
         """Rows of update ``update``, counted from 0."""
         if not self._together:
-            return self._rows[self._schedule.batch(update)]
+            return rows_of(self._ascending, self._schedule.batch(update))
         epoch, position = divmod(update, self._schedule.per_epoch)
-        per_update = self._schedule.per_update
-        return self._latest.of(epoch, self._shuffled)[position * per_update : (position + 1) * per_update]
+        start = position * self._schedule.per_update
+        rows = self._latest.of(epoch, self._shuffled)[start : start + self._schedule.per_update]
+        return rows.astype(np.int64)
 
-    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _shuffled(self, epoch: int) -> npt.NDArray[np.integer]:
         rng = derive_rng(self._schedule.seed, "order by episodes", epoch)
-        order = rng.permutation(len(self._episodes))
+        order = rng.permutation(len(self._spans))
         groups = [order[start : start + self._together] for start in range(0, len(order), self._together)]
-        return np.concatenate([rng.permutation(np.concatenate([self._episodes[i] for i in group])) for group in groups])
+        together = (np.concatenate([_numbers(*self._spans[number]) for number in group]) for group in groups)
+        return np.concatenate([rng.permutation(rows) for rows in together])
+
+
+def _numbers(start: int, stop: int) -> npt.NDArray[np.integer]:
+    """The numbers from ``start`` to ``stop - 1``, in half the memory where they fit; generators order both alike."""
+    return np.arange(start, stop, dtype=np.int32 if stop < 2**31 else np.int64)
 
 
 def collate(
-    items: Sequence[ComparisonItem], reference_T: npt.NDArray[np.float64], axis: DecisionAxis | None = None
+    items: Sequence[ComparisonItem], reference_T: StepValues, axis: DecisionAxis
 ) -> tuple[Segments, Comparisons]:
     """The frames of one update, each once, and how they add up.
 
     Args:
         items: The update's comparisons.
         reference_T: Reference log-probability of every control step of the table, float64.
-        axis: Where decisions begin; None for one action a decision.
+        axis: Where decisions begin.
 
     Returns:
         The runs of executed actions that take part, sorted: one for each decision, or more where items begin or end
         inside of it; and the comparisons over positions in them.
     """
-    axis = axis or DecisionAxis.plain(len(reference_T))
     sides = [(axis.cut(item.chosen), axis.cut(item.rejected)) for item in items]
     frames = sorted({part for both in sides for side in both for part in side})
     places = {part: place for place, part in enumerate(frames)}

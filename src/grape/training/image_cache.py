@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from grape.core.errors import DataError
 from grape.store import EpisodeSource
+from grape.training.episode_rows import rows_by_episode
 
 __all__ = ["ImageCache", "episodes_that_fit"]
 
@@ -33,7 +34,7 @@ class ImageCache:
     def __init__(
         self,
         episodes: Sequence[tuple[EpisodeSource, str]],
-        starts: Sequence[int],
+        starts: npt.NDArray[np.int64],
         shape: tuple[int, int, int],
         budget_bytes: float,
         *,
@@ -42,7 +43,7 @@ class ImageCache:
         crowded: bool = False,
     ) -> None:
         self._episodes = tuple(episodes)
-        self._starts = np.asarray(starts, dtype=np.int64)
+        self._starts = starts
         self._shape = shape
         self._budget = budget_bytes
         self._scattered = scattered
@@ -54,6 +55,11 @@ class ImageCache:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(N, H, W, 3)``."""
+        return len(self), *self._shape
+
     def __getitem__(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
         """Images of the given rows, in that order, uint8 ``(B, H, W, 3)``.
 
@@ -61,12 +67,9 @@ class ImageCache:
             DataError: An episode cannot be read any more, is damaged, or its images differ in shape from the others'.
         """
         rows = np.asarray(rows)
-        owners = np.searchsorted(self._starts, rows, side="right") - 1
         images = np.empty((len(rows), *self._shape), dtype=np.uint8)
-        # Episodes in memory first: loading another one may take their place.
-        for owner in sorted(np.unique(owners).tolist(), key=lambda owner: (owner not in self._held, owner)):
-            mask = owners == owner
-            images[mask] = self._read(owner, rows[mask] - self._starts[owner])
+        for episode, places, decisions in rows_by_episode(self._starts, rows, self._held):
+            images[places] = self._read(episode, decisions)
         return images
 
     def _read(self, episode: int, decisions: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from grape.store import Decisions, EpisodeSource
 from grape.store.demonstrations import data_name
 from grape.store.rlds.demonstrations import RldsDemonstrations
 from grape.store.rlds.statistics import dataset_statistics
-from grape.training.dataset import check_proprio_widths
+from grape.training.data_checks import check_proprio_widths
 from grape.training.lora import open_for_training
 from grape.training.settings import SftSettings
 
@@ -330,7 +330,8 @@ def _statistics(stores: Sequence[EpisodeSource], steps: "StepDataset") -> dict[s
     if len(foreign) == len(stores):  # as the published loader has them: over all splits, in float32
         return dataset_statistics([(store.dataset, store.rule) for store in foreign])
     names = _action_names(stores[0], steps.labels_TD.shape[1])
-    return compute_norm_stats(steps.labels_TD, names, len(steps.spans), steps.proprio_NP)
+    proprio = None if steps.proprio_NP is None else steps.proprio_NP[:]
+    return compute_norm_stats(steps.labels_TD[:], names, len(steps.spans), proprio)
 
 
 def _gripper(stores: Sequence[EpisodeSource]) -> str:

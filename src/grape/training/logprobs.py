@@ -11,6 +11,7 @@ is needed; a sample is computed again before training to see that policy, prompt
 Otherwise the starting policy is evaluated once on all decisions, before its first update.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from grape.policies.base import FIX_POLICY, TrainablePolicy
 from grape.training.dataset import StepDataset
 from grape.training.decision_axis import Segments
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup
+from grape.training.episode_rows import rows_of
 from grape.training.gradients import frame_logps
 
 __all__ = [
+    "RecordedReference",
     "StepLogprobs",
     "check_parity",
     "module_device",
@@ -69,7 +72,6 @@ class StepLogprobs:
         self._budget = feature_bytes
         self._autocast = autocast
         self._kept: dict[int, Tensor] = {}
-        self._executed_N = torch.from_numpy(steps.executed_N)
 
     def __call__(self, rows_B: Tensor) -> Tensor:
         """Log-probability of each token, float32 ``(B, K, D)``, with graph; 0 behind the executed actions.
@@ -77,7 +79,8 @@ class StepLogprobs:
         Args:
             rows_B: Which rows, int64.
         """
-        return self._masked(rows_B, torch.zeros_like(rows_B), self._executed_N[rows_B])
+        executed_B = torch.from_numpy(self.steps.axis.executed(rows_B.numpy()))
+        return self._masked(rows_B, torch.zeros_like(rows_B), executed_B)
 
     def sums(self, segments: Segments) -> Tensor:
         """Summed log-probability of the tokens of runs of executed actions, float32 ``(B,)``, with graph.
@@ -87,7 +90,7 @@ class StepLogprobs:
         """
         if bool(segments.first_F.any()):  # a side that begins inside a chunk
             return self._masked(segments.rows_F, segments.first_F, segments.stop_F).flatten(1).sum(dim=1)
-        inputs, tokens_BKD = self._inputs(segments.rows_F), self.steps.tokens_NKD[segments.rows_F]
+        inputs, tokens_BKD = self._inputs(segments.rows_F), self._tokens(segments.rows_F)
         with self._computing():
             return self._policy.decision_logps(inputs, tokens_BKD, segments.stop_F)
 
@@ -99,16 +102,19 @@ class StepLogprobs:
         """
         with torch.no_grad():
             parts = [self(rows).cpu() for rows in torch.split(torch.arange(len(self.steps)), batch)]
-        tokens_TD: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()[self.steps.executed_mask]
+        tokens_TD: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()[_whole_mask(self.steps)]
         return tokens_TD
 
     def _masked(self, rows_B: Tensor, first_B: Tensor, stop_B: Tensor) -> Tensor:
-        inputs, tokens_BKD = self._inputs(rows_B), self.steps.tokens_NKD[rows_B]
+        inputs, tokens_BKD = self._inputs(rows_B), self._tokens(rows_B)
         with self._computing():
             logps_BKD = self._policy.token_logps(inputs, tokens_BKD)
         actions_K = torch.arange(tokens_BKD.shape[1])
         mask_BK = (actions_K >= first_B[:, None]) & (actions_K < stop_B[:, None])
         return torch.where(mask_BK[..., None].to(logps_BKD.device), logps_BKD, 0.0)
+
+    def _tokens(self, rows_B: Tensor) -> Tensor:
+        return torch.from_numpy(self.steps.tokens_NKD[rows_B.numpy()])
 
     def _computing(self) -> torch.autocast:
         device = module_device(self._policy.module)
@@ -160,21 +166,47 @@ def module_device(module: nn.Module) -> torch.device:
     return next(iter(module.parameters()), torch.zeros(())).device
 
 
-def recorded_reference(steps: StepDataset) -> npt.NDArray[np.float64]:
-    """Recorded log-probability of every control step, float64 ``(T,)``.
+class RecordedReference:
+    """Recorded log-probability of each control step, summed over its tokens, read when it is needed.
+
+    Args:
+        steps: The decisions; an executed token of each has a finite log-probability.
+    """
+
+    def __init__(self, steps: StepDataset) -> None:
+        self._steps = steps
+
+    def __getitem__(self, steps: slice) -> npt.NDArray[np.float64]:
+        """The numbers of a range of control steps, float64 ``(stop - start,)``."""
+        axis = self._steps.axis
+        start, stop, _ = steps.indices(axis.steps)
+        if start >= stop:
+            return np.zeros(0)
+        first, last = axis.rows_at(np.array([start, stop - 1])).tolist()
+        rows = np.arange(first, last + 1)
+        executed_SD = self._steps.logps_NKD[first : last + 1][self._steps.executed_mask(rows)]
+        offset = start - int(axis.first_steps(rows[:1])[0])
+        reference_S: npt.NDArray[np.float64] = executed_SD.sum(axis=1, dtype=np.float64)
+        return reference_S[offset : offset + stop - start]
+
+
+def recorded_reference(steps: StepDataset) -> RecordedReference:
+    """Recorded log-probability of every control step.
 
     Raises:
         DataError: An episode has control steps whose tokens were not sampled.
     """
-    reference_T: npt.NDArray[np.float64] = steps.logps_NKD[steps.executed_mask].sum(axis=1, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(reference_T))
-    if len(bad):
-        row = int(np.repeat(np.arange(len(steps)), steps.executed_N)[bad[0]])
+    if steps.unsampled:
         raise DataError(
-            f"Episode {steps.episode_of(row)} has no finite recorded log-probabilities.",
+            f"Episode {steps.episode_id(steps.unsampled[0])} has no finite recorded log-probabilities.",
             "Use --reference recomputed with another --out, or collect again.",
         )
-    return reference_T
+    return RecordedReference(steps)
+
+
+def _whole_mask(steps: StepDataset) -> npt.NDArray[np.bool_]:
+    """Which actions of all decisions' chunks were executed, bool ``(N, K)``."""
+    return steps.executed_mask(np.arange(len(steps)))
 
 
 def recomputed_reference(
@@ -196,7 +228,7 @@ def recomputed_reference(
     share = -(-count // processes.size)  # the same for all: a sharded network is called equally often
     rows = (torch.arange(share) + processes.rank * share).clamp(max=count - 1)
     part_FK = frame_logps(lambda positions: logps(rows[positions]).sum(dim=2).cpu(), share, micro_batch)
-    reference_T = torch.cat(processes.gather(part_FK))[:count][torch.from_numpy(steps.executed_mask)]
+    reference_T = torch.cat(processes.gather(part_FK))[:count][torch.from_numpy(_whole_mask(steps))]
     if processes.is_main:
         write_bytes(path, save({_KEPT: reference_T}))
     return reference_T.numpy()
@@ -238,7 +270,7 @@ def check_parity(
     micro_batch: int,
     path: Path,
     processes: ProcessGroup = SINGLE_PROCESS,
-    own_R: npt.NDArray[np.int64] | None = None,
+    own: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Compare recorded log-probabilities of executed tokens with the policy's own on a sample of decisions.
 
@@ -251,7 +283,7 @@ def check_parity(
         micro_batch: Decisions computed at once.
         path: JSON file that keeps the result for resumed runs.
         processes: All compute the same; process 0 writes.
-        own_R: Rows to sample from, ascending: those that the policy collected itself; None takes all.
+        own: Rows to sample from, as ranges: those that the policy collected itself; None takes all.
 
     Returns:
         ``{"max_abs", "mean_abs", "steps"}``; differences per token in nats.
@@ -262,11 +294,10 @@ def check_parity(
     kept: dict[str, Any] | None = processes.run_on_main(lambda: _kept(path) if path.exists() else None)
     if kept is not None:
         return kept
-    candidates = np.arange(len(steps)) if own_R is None else own_R
-    rows = candidates[np.sort(derive_rng(seed, "parity").permutation(len(candidates))[:count])]
+    rows = _sample([(0, len(steps))] if own is None else own, count, derive_rng(seed, "parity"))
     with torch.no_grad():
         parts = [logps(part).cpu() for part in torch.split(torch.from_numpy(rows), micro_batch)]
-    own_RKD, mask_RK = torch.cat(parts).double().numpy(), steps.executed_mask[rows]
+    own_RKD, mask_RK = torch.cat(parts).double().numpy(), steps.executed_mask(rows)
     difference_MD = np.abs(own_RKD[mask_RK] - steps.logps_NKD[rows][mask_RK])
     comparison = {  # in the order in which a resumed run reads it back
         "max_abs": float(difference_MD.max()),
@@ -285,6 +316,12 @@ def check_parity(
     if processes.is_main:
         write_json(path, comparison)
     return comparison
+
+
+def _sample(spans: Sequence[tuple[int, int]], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """So many rows of some ranges, ascending; all of them where there are fewer."""
+    total = sum(stop - start for start, stop in spans)
+    return rows_of(spans, np.sort(rng.choice(total, min(count, total), replace=False)))
 
 
 def _kept(path: Path) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from grape.policies.opening import opening_options, read_norm_stats
 from grape.policies.registry import read_policy
 from grape.policies.types import OpeningOptions
 from grape.store import EpisodeSource
-from grape.training.batches import BatchSampler, ComparisonItem, Sample, make_items
+from grape.training.batches import BatchSampler
 from grape.training.decision_axis import DecisionAxis
 from grape.training.distributed import device_of
 from grape.training.estimate import estimate_training
 from grape.training.initial_policy import preview_policy
+from grape.training.items import ComparisonItem, Sample, make_items
 from grape.training.lora import add_adapters, check_start, parameter_counts
 from grape.training.meta_profile import forward_flops
 from grape.training.process_group import plan_processes
@@ -74,14 +75,14 @@ def plan_schedule(
     succeeded: Container[str] | None = None,
     *,
     even: bool = True,
-) -> tuple[tuple[ComparisonItem, ...], BatchSampler, float]:
-    """Items, their order, and mean decisions of a side; see :func:`~grape.training.batches.make_items`."""
+) -> tuple[Sequence[ComparisonItem], BatchSampler, float]:
+    """Items, their order, and mean decisions of a side; see :func:`~grape.training.items.make_items`."""
     items, per_pair = make_items(settings.method, samples, spans, settings.window, settings.stride, succeeded, axis)
     per_update = max(1, round(settings.pairs_per_update * per_pair))
     schedule = BatchSampler.plan(
         len(items), per_update, settings.epochs, settings.max_updates, settings.seed, repeat=False, even=even
     )
-    first_sides = [item.chosen if item.chosen[0] < item.chosen[1] else item.rejected for item in items]
+    first_sides = (item.chosen if item.chosen[0] < item.chosen[1] else item.rejected for item in items)
     per_side = sum(axis.count(side) for side in first_sides) / len(items)
     return items, schedule, per_side
 
@@ -174,8 +175,8 @@ def plan_training(settings: TrainSettings, data: TrainingData) -> dict[str, Any]
         "dry_run": True,
         **facts,
         "held_out_episodes" if settings.unpaired else "held_out_pairs": len(held),
-        "steps": int(axis.bounds[-1]),
-        **({} if len(steps) == axis.bounds[-1] else {"decisions": len(steps), "chunk": steps.tokens_NKD.shape[1]}),
+        "steps": axis.steps,
+        **({} if len(steps) == axis.steps else {"decisions": len(steps), "chunk": steps.tokens_NKD.shape[1]}),
         "gradient": mode,
         **_estimate(settings, data, policy, mode, round(facts["frames_per_epoch"] * epochs)),
         **plan_processes(settings),

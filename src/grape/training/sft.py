@@ -122,7 +122,7 @@ def _train(
     settings = replace(requested, micro_batch=choose_micro_batch(requested.micro_batch, count["parameters"]))
     trainer = _Trainer(settings, policy, steps, processes)
     last = trainer.run(reporter)
-    control_steps = len(steps.labels_TD)
+    control_steps = steps.axis.steps
     facts = {
         "episodes": len(steps.spans),
         "steps": control_steps,
@@ -149,10 +149,9 @@ class _Trainer:
         steps: StepDataset,
         processes: ProcessGroup,
     ) -> None:
-        finite = np.isfinite(steps.labels_NKD).all(axis=(1, 2))
-        if not finite.all():
-            bad = int(np.flatnonzero(~finite)[0])
-            raise DataError(f"Episode {steps.episode_of(bad)} has labels that are not finite.", "Leave it out.")
+        if steps.unlabeled:
+            name = steps.episode_id(steps.unlabeled[0])
+            raise DataError(f"Episode {name} has labels that are not finite.", "Leave it out.")
         names = sorted(steps.spans)
         held = min(round(settings.holdout * len(names)), len(names) - 1)
         order = derive_rng(settings.seed, "holdout").permutation(len(names))
@@ -171,7 +170,9 @@ class _Trainer:
         self.order = EpisodeShuffleSampler(used, self.schedule, settings.shuffle_episodes or 0)
         self.loop = TrainLoop(settings, policy.module, self.schedule.updates, processes)
         self.label_width = settings.soft_bins or 0.0
-        self.proprio_std = None if steps.proprio_NP is None else steps.proprio_NP.std(axis=0, dtype=np.float64)
+        self.proprio_std = None
+        if settings.proprio_noise and steps.proprio_NP is not None:
+            self.proprio_std = steps.proprio_NP[:].std(axis=0, dtype=np.float64)
 
     def run(self, reporter: Reporter) -> dict[str, float]:
         """Run the updates."""
@@ -241,7 +242,7 @@ class _Trainer:
 
         if observations and (settings.augment != "none" or settings.augment_shift or settings.augment_brightness):
             observations = augment_observations(observations, change)
-        if self.proprio_std is not None and settings.proprio_noise:
+        if self.proprio_std is not None:
             noise_rng = derive_rng(settings.seed, "proprio noise", update)
             noise_BP = noise_rng.normal(0.0, settings.proprio_noise, (batch, len(self.proprio_std))) * self.proprio_std
             observations = [
@@ -256,7 +257,7 @@ class _Trainer:
         """Cross-entropy and share of right tokens of each decision, both float32 ``(B,)``, means over its tokens."""
         policy, device = self.policy, next(self.policy.module.parameters()).device
         inputs = policy.encode(observations) if crop else policy.encode(observations, crop=False)
-        labels_BKD, inside_BK = self.steps.labels_NKD[rows_B], self.steps.inside_NK[rows_B]
+        labels_BKD, inside_BK = self.steps.chunk_labels(rows_B)
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             return policy.imitation_losses(inputs, labels_BKD, inside_BK, self.label_width)
 

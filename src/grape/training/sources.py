@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from grape.core.errors import CompatibilityError, DataError, NoPairsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import file_hash
@@ -21,8 +18,9 @@ from grape.preferences.pairing import states_of
 from grape.preferences.records import PAIRS_FILE, SCORES_FILE
 from grape.preferences.score import warn_of_old_scores
 from grape.store import EpisodeStore, open_stores
-from grape.training.batches import Sample
-from grape.training.dataset import StepDataset, check_decisions, check_preprocessing, load_steps
+from grape.training.data_checks import check_decisions, check_preprocessing
+from grape.training.dataset import StepDataset, load_steps
+from grape.training.items import Sample
 from grape.training.settings import TrainSettings
 from grape.training.unpaired import Reward, WeightedEpisode, weigh_episodes
 
@@ -77,10 +75,9 @@ class TrainingData:
         )
         return replace(steps, spans=dict(zip(self.episodes, steps.spans.values(), strict=True)))
 
-    def rows(self, steps: StepDataset) -> npt.NDArray[np.int64]:
-        """Rows of the steps that the policy in training collected itself."""
-        spans = [span for name, span in steps.spans.items() if name not in self.replayed]
-        return np.concatenate([np.arange(start, stop) for start, stop in spans])
+    def own_spans(self, steps: StepDataset) -> list[tuple[int, int]]:
+        """Rows of the steps that the policy in training collected itself, as ranges [start, stop)."""
+        return [span for name, span in steps.spans.items() if name not in self.replayed]
 
     def check_policy(self, policy: TrainablePolicy) -> PolicySpec:
         """Compare how the episodes were decided and recorded with how the policy decides and would read them.
@@ -92,8 +89,8 @@ class TrainingData:
             Its contract.
 
         Raises:
-            CompatibilityError: They do not fit, see :func:`grape.training.dataset.check_decisions` and
-                :func:`grape.training.dataset.check_preprocessing`; or the policy has no log-probabilities.
+            CompatibilityError: They do not fit, see :func:`grape.training.data_checks.check_decisions` and
+                :func:`grape.training.data_checks.check_preprocessing`; or the policy has no log-probabilities.
         """
         spec = policy.spec
         if not spec.support:

@@ -19,7 +19,7 @@ from grape.core.events import SILENT, Reporter
 from grape.core.runs import recorded_inputs
 from grape.policies.base import TrainablePolicy
 from grape.policies.registry import read_policy
-from grape.training.batches import ComparisonItem, collate
+from grape.training.batches import StepValues, collate
 from grape.training.decision_axis import Segments
 from grape.training.displacement import displacement_alarm
 from grape.training.distributed import (
@@ -38,6 +38,7 @@ from grape.training.gradients import (
     one_pass_gradient,
     two_pass_gradient,
 )
+from grape.training.items import ComparisonItem
 from grape.training.logprobs import (
     StepLogprobs,
     check_parity,
@@ -183,7 +184,7 @@ class _Trainer:
         self.loop = TrainLoop(settings, policy.module, self.schedule.updates, self.processes)
         self.objective = objective
         self.mode = gradient_mode(settings, per_side)
-        self.reference_T = np.zeros(axis.bounds[-1])
+        self.reference_T: StepValues = np.zeros(0)
         self.parity: dict[str, Any] | None = None
 
     def run(self, reporter: Reporter) -> dict[str, float]:
@@ -225,7 +226,7 @@ class _Trainer:
             settings.micro_batch,
             settings.out / "parity.json",
             self.processes,
-            self.data.rows(self.steps),
+            self.data.own_spans(self.steps),
         )
 
     def measure(self) -> dict[str, float]:

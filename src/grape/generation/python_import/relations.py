@@ -59,7 +59,7 @@ class RecognizedRelation:
     Attributes:
         cost: What the constraint measures, as the language writes it.
         holds: A relation that holds where the function is satisfied.
-        unit: ComparisonItem of the cost: ``"m"``, ``"deg"`` or empty.
+        unit: Unit of the cost: ``"m"``, ``"deg"`` or empty.
         factor: The function's own factor before the measure.
         threshold: What the cost may be without being charged, in ``unit``; 0 for relations with a bound.
         notes: What is not quite as in the function, sentences without a full stop.

@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grape.core.trajectories import Trajectory
+from grape.core.trajectories import EpisodeMeta
 
-__all__ = ["ACTION", "EPISODES_FILE", "IMAGES", "STATE", "Columns", "Shape", "chunk_and_file", "columns_of"]
+__all__ = [
+    "ACTION",
+    "EPISODES_FILE",
+    "IMAGES",
+    "STATE",
+    "Columns",
+    "EpisodeNumbers",
+    "Shape",
+    "chunk_and_file",
+    "columns_of",
+]
 
 ACTION, STATE, IMAGES = "action", "observation.state", "observation.images.image"
 
@@ -24,6 +34,26 @@ DATA_MB, VIDEO_MB = 100, 200
 
 Columns = dict[str, npt.NDArray[Any]]
 """One array a column, a row a step."""
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeNumbers:
+    """What is exported of an episode, its images apart.
+
+    Attributes:
+        meta: Its facts.
+        actions: Executed actions or labels, float32 ``(T, D)``, in the suite's own convention.
+        proprio: Robot state before each action, float32 ``(T, P)``.
+    """
+
+    meta: EpisodeMeta
+    actions: npt.NDArray[np.float32]
+    proprio: npt.NDArray[np.float32]
+
+    @property
+    def steps(self) -> int:
+        """Control steps ``T``."""
+        return len(self.actions)
 
 
 @dataclass(frozen=True)
@@ -84,25 +114,22 @@ def _numbers(dtype: str, count: int = 1, names: Sequence[str] | None = None) -> 
     return {"dtype": dtype, "shape": [count], "names": names}
 
 
-def columns_of(
-    trajectory: Trajectory, shape: Shape, *, actions: npt.NDArray[np.float32], episode: int, first: int, task: int
-) -> Columns:
+def columns_of(numbers: EpisodeNumbers, shape: Shape, *, episode: int, first: int, task: int) -> Columns:
     """The rows of an episode, images apart.
 
     Args:
-        trajectory: The episode; its last observation, which follows the last action, is not exported.
+        numbers: What is exported of the episode.
         shape: What all episodes share.
-        actions: Executed actions or labels, float32 ``(T, D)``, in the suite's own convention.
         episode: Number of the episode.
         first: Number of its first row in the data set.
         task: Number of its instruction.
     """
-    steps = trajectory.steps
+    steps = numbers.steps
     count = np.arange(steps, dtype=np.int64)
     last = count == steps - 1
-    solved = last & (trajectory.meta.success is True)
+    solved = last & (numbers.meta.success is True)
     columns: Columns = {
-        ACTION: actions,
+        ACTION: numbers.actions,
         "next.reward": solved.astype(np.float32),
         "next.done": last,
         "next.success": solved,
@@ -112,7 +139,7 @@ def columns_of(
         "index": first + count,
         "task_index": np.full(steps, task, dtype=np.int64),
     }
-    return {STATE: trajectory.proprio[:steps], **columns} if shape.state else columns
+    return {STATE: numbers.proprio, **columns} if shape.state else columns
 
 
 def chunk_and_file(number: int) -> tuple[int, int]:
