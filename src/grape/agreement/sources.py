@@ -155,19 +155,20 @@ def judge_folders(run: Path, folder: Path, warn: Callable[[str], None] = lambda 
         warn: Hears of judges of other scores.
 
     Raises:
-        DataError: The scores are missing.
+        DataError: A judge was asked, and the scores are missing.
     """
-    places = dict.fromkeys(place.resolve() for root in (run, folder.parent) for place in _runs(root, "pair"))
+    runs = dict.fromkeys(place.resolve() for root in (run, folder.parent) for place in _runs(root, "pair"))
+    inputs = {place: recorded_inputs(place, "pair") or {} for place in runs}
+    judged = [place for place in runs if "judge" in inputs[place]]
+    if not judged:  # then nobody needs the hash of a file that may be large
+        return []
     scores = file_hash(folder / SCORES_FILE)
     folders = []
-    for place in places:
-        inputs = recorded_inputs(place, "pair") or {}
-        if "judge" not in inputs:
-            continue
-        if inputs.get("scores") != scores:
+    for place in judged:
+        if inputs[place].get("scores") == scores:
+            folders.append(place)
+        else:
             warn(f"The judge of {place} was asked about episodes of other scores: it is left out.")
-            continue
-        folders.append(place)
     return folders
 
 
