@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import importlib.util
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -8,6 +9,9 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
+
+# Tests that need a hub start a stand-in. The others, and the commands that they run, must not find the real one.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
 _MODULE_OF_EXTRA = {
     "train": "torch",

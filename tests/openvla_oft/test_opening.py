@@ -20,6 +20,7 @@ from grape.policies.openvla_oft.parts import L1ActionHead
 from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.policies.registry import read_checkpoint_info
 from grape.policies.types import OpeningOptions
+from tests.hub.listing import list_on_hub
 from tests.openvla_oft.conftest import LIBERO, TWIN, make_nano, nano_inputs
 
 OPENVLA = {"model_type": "openvla"}
@@ -157,7 +158,7 @@ def test_parts_on_the_hub_are_fetched_with_the_weights_and_others_refused_before
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     names = [path.name for path in folder.iterdir()]
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *args, **options: names)
+    list_on_hub(monkeypatch, names)
     assert not load_oft_policy("somebody/oft", OFTChoices(unnorm_key=LIBERO)).has_logps
     assert "action_head--*.pt" in patterns_requested[-1]
     patterns_requested.clear()

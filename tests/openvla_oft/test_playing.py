@@ -15,6 +15,7 @@ from grape.policies.openvla_oft.parts import L1ActionHead
 from grape.policies.openvla_oft.saving import save_oft_policy
 from grape.policies.registry import open_policy, read_policy
 from grape.store import EpisodeStore
+from tests.hub.listing import list_on_hub
 from tests.openvla_oft.conftest import LIBERO, make_nano
 
 CHUNK, STEPS = 3, 5
@@ -122,7 +123,7 @@ def test_no_part_is_downloaded_for_a_dry_run(golden, tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     names = [path.name for path in source.iterdir()]
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *args, **options: names)
+    list_on_hub(monkeypatch, names)
     policy = read_oft_policy("somebody/oft", OFTChoices(unnorm_key=LIBERO))
     assert (policy.has_logps, policy.layout.proprio_dim) == (False, 8)
     assert not [pattern for pattern in patterns_requested if "safetensors" in pattern or ".pt" in pattern]

@@ -18,6 +18,7 @@ from grape.policies.openvla import load_policy, precision, save_policy
 from grape.policies.openvla.adapters import MergedWeights
 from grape.policies.openvla.decoding import decode_actions
 from grape.policies.openvla.precision import choose_precision
+from tests.hub.listing import list_on_hub
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,7 @@ class TestHub:
             return str(saved)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+        list_on_hub(monkeypatch, ["config.json", "model.safetensors"])
         assert load_policy("openvla/openvla-7b@v1").unnorm_key == "metaworld"
         assert (request["repository"], request["revision"]) == ("openvla/openvla-7b", "v1")
         assert request["ignore_patterns"] == ["*/*"]
@@ -97,6 +99,7 @@ class TestHub:
 
     def test_an_adapter_may_point_to_the_hub(self, adapter, saved, monkeypatch):
         monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repository, **_options: str(saved))
+        list_on_hub(monkeypatch, ["config.json", "model.safetensors"])
         (adapter / "grape_adapter.json").write_text(json.dumps({"base": "somebody/nano"}))
         assert load_policy(adapter).adapter is not None
 

@@ -16,6 +16,7 @@ from grape.policies.opening import resolve_policy
 from grape.policies.openvla import load_policy
 from grape.policies.openvla.config import OpenVLAConfig
 from grape.policies.openvla.loading import read_policy
+from tests.hub.listing import list_on_hub
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
@@ -131,9 +132,7 @@ def test_parts_are_recognized_on_the_hub_before_weights_are_downloaded(copy, mon
         return str(copy)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr(
-        "huggingface_hub.list_repo_files", lambda *args, **options: ["config.json", "x/action_head--5_checkpoint.pt"]
-    )
+    list_on_hub(monkeypatch, ["config.json", "x/action_head--5_checkpoint.pt"])
     with pytest.raises(SettingsError, match="OpenVLA-OFT"):
         load_policy("somebody/policy", unnorm_key="bridge_orig")
     assert len(patterns) == 1
@@ -161,7 +160,7 @@ def test_a_cached_snapshot_without_files_that_nothing_needs_is_used(copy, monkey
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", incomplete)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: str(copy / args[1]))
-    monkeypatch.setattr("huggingface_hub.list_repo_files", incomplete)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", incomplete)
     (copy / "generation_config.json").unlink(missing_ok=True)
     assert resolve_policy("somebody/policy") == copy
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: None)

@@ -34,6 +34,7 @@ __all__ = [
 
 _GROUP = "Policy and hardware"
 _CHUNKS = "Policies that decide in chunks (OpenVLA-OFT)"
+_SECONDS_TO_ANSWER = 10  # for the hub, when it is asked for the names of files
 
 
 @dataclass(frozen=True)
@@ -236,11 +237,13 @@ def read_checkpoint_kind(policy: Path | str) -> CheckpointKind:
 
 def _file_names(name: HubName, folder: Path) -> list[str]:
     """Names of all files of a checkpoint on the hub; where it cannot be asked, of those in the cache."""
-    from huggingface_hub import list_repo_files
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     unreachable = HfHubHTTPError.__bases__  # what the library's HTTP client raises, too
     try:
-        return [PurePosixPath(path).name for path in list_repo_files(name.repository, revision=name.revision)]
+        # Not by list_repo_files, which asks again for 23 seconds where there is no network.
+        files = HfApi().model_info(name.repository, revision=name.revision, timeout=_SECONDS_TO_ANSWER).siblings
     except unreachable:
         return [entry.name for entry in folder.iterdir()]
+    return [PurePosixPath(file.rfilename).name for file in files or ()]
