@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import grape
 from grape.core import publishing as publishing_module
+from grape.core import writer_claims
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.mirror_names import address_in_mirror, with_addresses
 from grape.core.mirrors import Mirror
@@ -177,7 +178,7 @@ def test_a_damaged_index_is_named(address, content):
 
 
 def test_one_command_writes_one_folder_and_no_file(address, monkeypatch):
-    monkeypatch.setattr(publishing_module, "_SETTLED", 0.0)
+    monkeypatch.setattr(writer_claims, "_SETTLED", 0.0)
 
     @publishing()
     def write(*names):
@@ -313,7 +314,7 @@ def test_a_reader_waits_for_one_that_fetches_and_takes_what_a_writer_has(address
 
 
 def test_a_writer_that_was_taken_over_leaves_the_other_alone(address, monkeypatch):
-    monkeypatch.setattr(publishing_module, "_SETTLED", 0.0)
+    monkeypatch.setattr(writer_claims, "_SETTLED", 0.0)
     other = {"host": "other", "machine": "m", "process": 7, "time": time.time(), "token": "x"}
 
     @publishing()

@@ -18,7 +18,8 @@ from grape.core.remote_addresses import RemoteAddress
 COLLECT = ["collect", "--suite", "toy", "--initial-states", "0-5", "--samples", "2"]
 # As the command, but that it looks for finished files all the time.
 PROGRAM = (
-    "import sys; from grape.core import publishing; publishing._ROUND = 0.05; publishing._SETTLED = 0.1; "
+    "import sys; from grape.core import publishing, writer_claims; "
+    "publishing._ROUND = 0.05; writer_claims._SETTLED = 0.1; "
     "from grape.cli.main import main; sys.exit(main())"
 )
 

@@ -2,22 +2,18 @@
 
 import contextlib
 import dataclasses
-import json
-import os
-import secrets
-import socket
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
+from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.events import SILENT, Reporter
-from grape.core.files import machine_hash
 from grape.core.mirrors import Mirror
 from grape.core.remote_addresses import RemoteAddress, remote_address
+from grape.core.settings_values import with_values
+from grape.core.writer_claims import WriterClaim
 
 __all__ = ["addresses_in", "mirrored_folder", "publishing", "with_local_folders"]
 
@@ -27,11 +23,8 @@ _ROUND = 5.0
 """Seconds between looks for finished files."""
 _PAGES = (".html", ".rrd", ".json", ".yaml")
 """What the files end in that a verb may write in the place of a folder."""
-_LEASE = ".grape-writer.json"
-_RENEWED, _EXPIRED = 60.0, 300.0
-"""Seconds after which a writer renews its claim, and after which another one may take it over."""
-_SETTLED = 1.0
-"""Seconds until two writers that begin at once have both made their claims."""
+_RENEWED = 60.0
+"""Seconds after which a writer renews its claim."""
 
 
 @dataclasses.dataclass
@@ -112,42 +105,33 @@ def with_local_folders(settings: T) -> T:
         CompatibilityError: Another process writes to ``out``.
         DataError: There is nothing at an address that is to be read.
     """
-    changes: dict[str, Any] = {}
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value):
-            local: Any = with_local_folders(value)
-        elif item.name == "out":
-            local = value if getattr(settings, "dry_run", False) else _local_out(value)
-        else:
-            local = tuple(map(_local, value)) if isinstance(value, tuple) else _local(value, item.name)
-        if local != value:
-            changes[item.name] = local
-    return dataclasses.replace(settings, **changes) if changes else settings  # type: ignore[type-var]
+    dry_run = getattr(settings, "dry_run", False)
+
+    def local(name: str, value: Any) -> Any:
+        if name == "out":
+            return value if dry_run else _local_out(value)
+        address = _address(name, value)
+        return value if address is None else type(value)(mirrored_folder(address))
+
+    return with_values(settings, local)
 
 
 def addresses_in(settings: Any) -> tuple[str, ...]:
     """Addresses that settings name, at any depth, ``out`` among them."""
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        values: list[Any] = [
-            getattr(settings, item.name)
-            for item in dataclasses.fields(settings)
-            if item.name == "policy" or not isinstance(getattr(settings, item.name), str)
-        ]
-    elif isinstance(settings, tuple):
-        values = list(settings)
-    else:
-        address = remote_address(settings) if isinstance(settings, Path | str) else None
-        return () if address is None else (str(address),)
-    return tuple(address for value in values for address in addresses_in(value))
+    addresses: list[str] = []
 
-
-def _local(value: Any, name: str = "") -> Any:
-    """A path, or the text that names a policy, with an address replaced by its mirror."""
-    if not isinstance(value, Path) and not (name == "policy" and isinstance(value, str)):
+    def note(name: str, value: Any) -> Any:
+        address = _address(name, value)
+        addresses.extend([] if address is None else [str(address)])
         return value
-    address = remote_address(value)
-    return value if address is None else type(value)(mirrored_folder(address))
+
+    with_values(settings, note)
+    return tuple(addresses)
+
+
+def _address(name: str, value: Any) -> RemoteAddress | None:
+    """The address that a setting holds; texts are addresses where they name a policy."""
+    return remote_address(value) if isinstance(value, Path) or (name == "policy" and isinstance(value, str)) else None
 
 
 def _local_out(out: Any) -> Any:
@@ -184,7 +168,7 @@ class _Writer:
         self.mirror = Mirror(address)
         self._reporter = reporter
         self._lock = self.mirror.lock_content()
-        self._claim = _Claim(self.mirror)
+        self._claim = WriterClaim(self.mirror)
         self._claim.make()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._renew, daemon=True)]
@@ -247,93 +231,3 @@ class _Writer:
 
 def _sentence(error: GrapeError | OSError) -> str:
     return f"{error.message} {error.hint}".strip() if isinstance(error, GrapeError) else f"{error}."
-
-
-class _Claim:
-    """The file at an address that says who writes there.
-
-    Args:
-        mirror: Of the address.
-    """
-
-    def __init__(self, mirror: Mirror) -> None:
-        self.is_lost = False
-        self._mirror = mirror
-        self._token = secrets.token_hex(8)
-        self._made = False
-        self._guard = threading.Lock()
-
-    def make(self) -> None:
-        """Make the claim, or renew it.
-
-        Raises:
-            CompatibilityError: Somebody else writes there.
-            GrapeError: The address cannot be reached.
-            DataError: The file says something else.
-        """
-        with self._guard:
-            self._refuse_others()
-            claim = {
-                "host": socket.gethostname(),
-                "machine": machine_hash(),
-                "process": os.getpid(),
-                "time": time.time(),
-                "token": self._token,
-            }
-            self._mirror.write_remote(_LEASE, json.dumps(claim).encode())
-            if not self._made:  # of two that begin at once, the later one's claim stands
-                time.sleep(_SETTLED)
-                self._refuse_others()
-            self._made = True
-
-    def end(self) -> None:
-        """Withdraw the claim, unless somebody else has made one."""
-        with self._guard:
-            other = self._read()
-            if other is not None and other["token"] == self._token:
-                self._mirror.write_remote(_LEASE, None)
-
-    def _refuse_others(self) -> None:
-        other = self._read()
-        if other is None or other["token"] == self._token:
-            return
-        age = time.time() - other["time"]
-        if not self._made and (age >= _EXPIRED or _ended_here(other)):
-            return
-        self.is_lost = self._made
-        raise CompatibilityError(
-            f"{self._mirror.address} is being written by process {other['process']} of {other['host']:.60}, which was "
-            f"heard of {max(age, 0):.0f} s ago.",
-            f"Wait for it, or choose another --out; {_EXPIRED / 60:.0f} minutes after its end anybody may go on there.",
-        )
-
-    def _read(self) -> dict[str, Any] | None:
-        recorded = self._mirror.read_remote(_LEASE)
-        if recorded is None:
-            return None
-        try:
-            claim = json.loads(recorded)
-            return {
-                "host": str(claim["host"]),
-                "machine": str(claim["machine"]),
-                "process": int(claim["process"]),
-                "time": float(claim["time"]),
-                "token": str(claim["token"]),
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{self._mirror.address / _LEASE} does not say who writes there.", "Delete that file."
-            ) from error
-
-
-def _ended_here(claim: Mapping[str, Any]) -> bool:
-    """Whether a claim is one of a process of this machine that is no more."""
-    if claim["machine"] != machine_hash():
-        return False
-    try:
-        os.kill(claim["process"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's process
-        return False
-    return False

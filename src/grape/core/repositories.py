@@ -5,7 +5,6 @@ Models are named ``organization/name`` or ``organization/name@revision``, with o
 network. ``HF_HOME`` says where the cache is.
 """
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from grape.core.errors import SettingsError
 from grape.core.mirror_names import address_in_mirror
 from grape.core.publishing import mirrored_folder
 from grape.core.remote_addresses import remote_address
+from grape.core.settings_values import with_values
 
 __all__ = [
     "DATA_FILES",
@@ -172,27 +172,16 @@ def pinned_settings(settings: T) -> T:
     Raises:
         SettingsError: A name is none, or the hub does not give it.
     """
-    changes: dict[str, Any] = {}
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value):
-            pinned: Any = pinned_settings(value)
-        elif item.name in _MODEL_SETTINGS | _DATA_SETTINGS:
-            kind: RepositoryKind = "model" if item.name in _MODEL_SETTINGS else "dataset"
-            several = isinstance(value, tuple)
-            words = tuple(_pinned(word, kind, item.name) for word in (value if several else (value,)))
-            pinned = words if several else words[0]
-        else:
-            continue
-        if pinned != value:
-            changes[item.name] = pinned
-    return dataclasses.replace(settings, **changes) if changes else settings  # type: ignore[type-var]
+    return with_values(settings, _pinned)
 
 
-def _pinned(value: Any, kind: RepositoryKind, setting: str) -> Any:
-    name = hub_address(value, what=f"--{setting}") if isinstance(value, str | Path) else None
+def _pinned(setting: str, value: Any) -> Any:
+    if setting not in _MODEL_SETTINGS | _DATA_SETTINGS or not isinstance(value, str | Path):
+        return value
+    name = hub_address(value, what=f"--{setting}")
     if name is None or _COMMIT.fullmatch(name.revision or ""):
         return value
+    kind: RepositoryKind = "model" if setting in _MODEL_SETTINGS else "dataset"
     folder = fetch_snapshot(name, DATA_FILES if kind == "dataset" else ("*.json",), kind)
     return type(value)(HubName(name.repository, folder.name).address) if _COMMIT.fullmatch(folder.name) else value
 
