@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from grape.core.remote_addresses import RemoteAddress
+from tests.remote.memory import NUMBERS
+
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 
@@ -116,3 +119,16 @@ def machine(tmp_path, connection):
         return {**os.environ, **KEYS, **own}
 
     return environment
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder for mirrors of this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def address(cache):
+    """An address of ``memory://`` where nothing is."""
+    return RemoteAddress("memory", f"bucket/{next(NUMBERS)}")

@@ -1,15 +1,12 @@
 """Mirrors of ``memory://``: any sequence of changes on either side ends with equal content."""
 
-import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import fsspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,53 +21,10 @@ from grape.core.publishing import addresses_in, mirrored_folder, publishing, wit
 from grape.core.remote_addresses import RemoteAddress, path_text, remote_address
 from grape.preferences import ScoreSettings
 from grape.preferences.records import portable_path
+from tests.remote.memory import NUMBERS, edit_here, edit_there, here, there
 
-NUMBERS = itertools.count()
 NAMES = st.sampled_from(["run.json", "done.json", "store/a.parquet", "store/b.parquet", "deep/er/c.txt"])
 EDITS = st.lists(st.tuples(NAMES, st.one_of(st.none(), st.binary(max_size=3))), max_size=4)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def address():
-    return RemoteAddress("memory", f"bucket/{next(NUMBERS)}")
-
-
-def there(address):
-    files = fsspec.filesystem("memory")
-    root = f"/{address.path}/"
-    return {path.removeprefix(root): files.cat_file(path) for path in files.find(root)}
-
-
-def here(mirror):
-    return {
-        path.relative_to(mirror.content).as_posix(): path.read_bytes()
-        for path in mirror.content.rglob("*")
-        if path.is_file()
-    }
-
-
-def edit_there(address, name, content):
-    files = fsspec.filesystem("memory")
-    if content is not None:
-        files.pipe_file(f"/{address.path}/{name}", content)
-    elif files.exists(f"/{address.path}/{name}"):
-        files.rm_file(f"/{address.path}/{name}")
-
-
-def edit_here(mirror, name, content):
-    path = mirror.content / name
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    os.utime(path, ns=(next(NUMBERS) * 10**6,) * 2)  # clocks of file systems are coarse
 
 
 @given(rounds=st.lists(st.tuples(st.booleans(), EDITS), min_size=1, max_size=6))
@@ -136,7 +90,9 @@ def test_what_says_that_a_run_is_whole_goes_up_last(address, monkeypatch):
 def test_a_truncated_file_is_not_taken(address, monkeypatch):
     edit_there(address, "a", b"whole")
     mirror = Mirror(address)
-    monkeypatch.setattr(type(mirror._filesystem), "get_file", lambda _, name, path: Path(path).write_bytes(b"who"))
+    monkeypatch.setattr(
+        type(mirror.remote._filesystem), "get_file", lambda _, name, path: Path(path).write_bytes(b"who")
+    )
     with pytest.raises(GrapeError, match="came with 3 of 5 bytes"):
         mirror.pull()
     assert here(mirror) == {}
@@ -204,7 +160,7 @@ def test_names_that_lead_out_are_refused(address, monkeypatch):
     edit_there(address, "a", b"x")
     mirror = Mirror(address)
     listed = {f"/{address.path}/../../x": {"type": "file", "size": 1}}
-    monkeypatch.setattr(type(mirror._filesystem), "find", lambda *_, **__: listed)
+    monkeypatch.setattr(type(mirror.remote._filesystem), "find", lambda *_, **__: listed)
     with pytest.raises(DataError, match="holds a file named"):
         mirror.pull()
 

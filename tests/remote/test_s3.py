@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from grape.core import mirrors
+from grape.core import remote_folders
 from grape.core.errors import GrapeError
+from grape.core.mirrors import Mirror
 from grape.core.remote_addresses import RemoteAddress
 
 COLLECT = ["collect", "--suite", "toy", "--initial-states", "0-5", "--samples", "2"]
@@ -128,15 +129,29 @@ def test_an_upload_to_a_server_that_never_answers_ends(machine, monkeypatch):
         for name, value in machine("any").items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(mirrors, "_UPLOAD_GRACE", 1.0)
+        monkeypatch.setattr(remote_folders, "_UPLOAD_GRACE", 1.0)
         s3fs.S3FileSystem.clear_instance_cache()
-        mirror = mirrors.Mirror(RemoteAddress("s3", "bucket/run"))
+        mirror = Mirror(RemoteAddress("s3", "bucket/run"))
         (mirror.content / "file.txt").write_text("text")
         with pytest.raises(GrapeError, match="did not answer in time") as caught:
             mirror.push()
     s3fs.S3FileSystem.clear_instance_cache()
     assert "run the same command again" in str(caught.value.hint)
     assert (mirror.content / "file.txt").read_text() == "text"
+
+
+def test_a_file_is_made_only_where_there_is_none(bucket, machine, monkeypatch):
+    import s3fs
+
+    name, files = bucket
+    for variable, value in machine("any").items():
+        monkeypatch.setenv(variable, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    remote = remote_folders.RemoteFolder(RemoteAddress("s3", f"{name}/run"))
+    assert remote.create("claim", b"first")
+    assert not remote.create("claim", b"second")
+    assert files.cat_file(f"{name}/run/claim") == b"first"
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_what_cannot_be_reached_is_said(bucket, machine, connection, tmp_path):

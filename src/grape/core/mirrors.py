@@ -1,51 +1,40 @@
 """Mirrors: copies in a cache of folders that live behind an address such as ``s3://bucket/run``.
 
 All verbs work on folders. So an address stands for a mirror that is brought up to date before it is read, and whose
-finished files are uploaded while it is written. An index beside it holds, of every file, what both sides were when they
-last agreed; a side that differs from it was changed since. Files whose names begin with a dot (locks, unfinished files,
-a store's own cache) stay here.
+finished files are uploaded while it is written. An index beside it (:mod:`grape.core.mirror_index`) holds, of every
+file, what both sides were when they last agreed; a side that differs from it was changed since. Files whose names begin
+with a dot (locks, unfinished files, a store's own cache) stay here.
 """
 
 import os
+import secrets
+import shutil
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from grape.core.errors import CompatibilityError, DataError, GrapeError
+from grape.core.errors import CompatibilityError, GrapeError
 from grape.core.events import SILENT, Progress, Reporter
-from grape.core.files import read_json, temporary_path, write_json, write_text
+from grape.core.files import file_hash, write_text
 from grape.core.folder_locks import FolderLock, lock_folder
+from grape.core.mirror_index import Agreed, MirrorIndex
 from grape.core.mirror_names import ADDRESS_FILE, mirrors_folder
-from grape.core.remote_addresses import RemoteAddress, open_filesystem, remote_error
+from grape.core.remote_addresses import RemoteAddress
+from grape.core.remote_folders import RemoteFolder
 
 __all__ = ["Mirror"]
 
-_INDEX, _WRITER = "index.json", ".writer"
+_WRITER, _READERS = ".writer", ".readers"
 _PATIENCE = 0.5
 """Seconds between looks whether another process has fetched what it fetches."""
 _TRANSFERS = 8
 """Files that are transferred at once."""
-_COMPARED = 2**20
-"""Bytes of two files that are compared at once."""
 _FIRST = ("run.json", "settings.yaml", "store.json")
 _LAST = "done.json"
-_UPLOAD_GRACE, _UPLOAD_RATE = 120.0, 50_000
-"""Seconds, and further bytes a second, that an upload may take. A library's own limits may not hold for uploads: s3fs
-waits without end where a server takes a connection and never answers (aiohttp counts from the end of a request)."""
-_SAVED_EVERY = 256
-"""Files after which the index is written; those since would be compared again after a crash."""
-
-
-@dataclass
-class _Agreed:
-    """What the two sides of a file were when they last agreed: a fingerprint there, size and time here."""
-
-    remote: str
-    local: tuple[int, int]
+_NEVER = -1, -1
+"""Size and time of no file: one whose state here is this one is to be uploaded."""
 
 
 @dataclass
@@ -55,20 +44,23 @@ class Mirror:
     Attributes:
         address: What it mirrors.
         folder: The mirror's folder; its content is what verbs see.
+        remote: The folder at the address.
     """
 
     address: RemoteAddress
     folder: Path = field(init=False)
-    _files: dict[str, _Agreed] = field(init=False, repr=False)
-    _filesystem: Any = field(init=False, repr=False)
+    remote: RemoteFolder = field(init=False, repr=False)
+    _index: MirrorIndex = field(init=False, repr=False)
+    _found: tuple[tuple[int, int] | None, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.folder = mirrors_folder() / self.address.slug
-        self._filesystem = open_filesystem(self.address)
+        self.remote = RemoteFolder(self.address)
         self.content.mkdir(parents=True, exist_ok=True)
         if not (self.folder / ADDRESS_FILE).exists():
             write_text(self.folder / ADDRESS_FILE, str(self.address))
-        self._files = self._read_index()
+        self._index = MirrorIndex(self.folder)
+        self._found = _state(self.folder / ADDRESS_FILE), self.content.stat().st_ino
 
     @property
     def content(self) -> Path:
@@ -112,30 +104,64 @@ class Mirror:
         del lock
         return False
 
+    def lock_reading(self) -> FolderLock | None:
+        """Keep files here from being replaced and removed by other processes as long as the object lives."""
+        place = self.folder / _READERS / f"{os.getpid()}-{secrets.token_hex(4)}"
+        place.mkdir(parents=True)
+        return lock_folder(place)
+
     def pull(self, reporter: Reporter = SILENT) -> None:
         """Fetch what is new or was changed there, and remove what is gone there; what is ahead here is kept.
 
         Raises:
             GrapeError: The address cannot be reached, or a file came truncated; what was fetched is kept.
-            CompatibilityError: A file was changed on both sides.
+            CompatibilityError: A file was changed on both sides, or another process of this machine is reading it.
             DataError: A name there is none that a folder here could have.
         """
-        listed = self._listed()
+        self._index.load()
+        listed = self.remote.listed()
         to_fetch = [name for name, (mark, _) in listed.items() if self._must_fetch(name, mark)]
+        gone = [name for name in self._index if name not in listed]
+        replaced = [name for name in (*to_fetch, *gone) if (self.content / name).exists()]
+        if replaced and self._is_read():
+            raise CompatibilityError(
+                f"{self.address / replaced[0]} has changed since another process of this machine began to read it.",
+                "Wait until that has ended, or set XDG_CACHE_HOME to another folder.",
+            )
         if to_fetch:
             with reporter.progress(f"fetch {self.address}", len(to_fetch)) as bar:
                 self._transfer(lambda name: self._fetch(name, *listed[name]), to_fetch, bar)
-        for name in [name for name in self._files if name not in listed]:
-            agreed = self._files.pop(name)
-            if _state(self.content / name) == agreed.local:
+        for name in gone:
+            agreed = self._index.get(name)
+            if agreed is not None and _state(self.content / name) == agreed.local:
                 (self.content / name).unlink(missing_ok=True)
-        self._write_index()
+            self._index.forget(name)
+        self._index.compact()
+
+    def ahead(self) -> list[str]:
+        """Files here that are not at the address as they are here: a writer that was killed could not upload them."""
+        states = _local_files(self.content)
+        return [name for name, state in states if (agreed := self._index.get(name)) is None or agreed.local != state]
+
+    def _is_read(self) -> bool:
+        """Whether another process of this machine reads what is here; leftovers of ended ones are removed."""
+        for place in (self.folder / _READERS).glob("*"):
+            if place.name.startswith(f"{os.getpid()}-"):
+                continue
+            try:
+                lock = lock_folder(place)
+            except CompatibilityError:
+                return True
+            del lock
+            shutil.rmtree(place, ignore_errors=True)
+        return False
 
     def push(self, reporter: Reporter = SILENT, *, compare: bool = False) -> int:
         """Upload what is new or was changed here, and delete there what is gone here.
 
-        What says that a folder is whole, ``done.json``, comes last. A folder's own files are listed before those of the
-        folders in it, so that whatever was written before a ``done.json`` that is listed is listed, too.
+        What says that a folder is whole, ``done.json``, comes last, and one that is there goes before anything else. A
+        folder's own files are listed before those of the folders in it, so that whatever was written before a
+        ``done.json`` that is listed is listed, too.
 
         Args:
             reporter: Progress.
@@ -149,71 +175,43 @@ class Mirror:
                 does not mean that the files there shall go.
             CompatibilityError: Somebody else has changed a file there.
         """
+        self._refuse_deleted()
         states = dict(_local_files(self.content))
-        if not self.content.is_dir():
+        changed = [
+            name for name, state in states.items() if (agreed := self._index.get(name)) is None or agreed.local != state
+        ]
+        gone = [name for name in self._index if name not in states and not (self.content / name).exists()]
+        if compare and (changed or gone):
+            self._refuse_changed({*changed, *gone})
+        if changed or gone:
+            # A folder that changes is not whole meanwhile: what says so goes first, and comes back last.
+            stale = [name for name in (*gone, *changed) if Path(name).name == _LAST and name in self._index]
+            with reporter.progress(f"upload to {self.address}", len(changed) + len(gone) + len(stale)) as bar:
+                self._transfer(self._delete, stale, bar)
+                for group in _in_order(changed):
+                    self._transfer(self._upload, group, bar)
+                self._transfer(self._delete, [name for name in gone if name not in stale], bar)
+        if compare:
+            self._index.compact()
+        return len(changed)
+
+    def _refuse_deleted(self) -> None:
+        """Refuse to go on in a mirror that was deleted: it does not mean that the files there shall go.
+
+        Raises:
+            GrapeError: It was, even if something has been written to its place since.
+        """
+        address_file, content = self._found
+        is_there = self.content.is_dir() and _state(self.folder / ADDRESS_FILE) == address_file
+        if is_there and (found := self.content.stat().st_ino) != content:
+            # Exports put a new folder in the place of an empty one.
+            is_there, self._found = not any(self._index), (address_file, found)
+        if not is_there:
+            self._found = None, 0  # for good
             raise GrapeError(
                 f"{self.content} was deleted while it was written.",
                 f"What had been uploaded is at {self.address}: run the same command again to go on with it.",
             )
-        changed = [
-            name for name, state in states.items() if name not in self._files or self._files[name].local != state
-        ]
-        gone = [name for name in self._files if name not in states and not (self.content / name).exists()]
-        if compare and (changed or gone):
-            self._refuse_changed({*changed, *gone})
-        if changed or gone:
-            with reporter.progress(f"upload to {self.address}", len(changed) + len(gone)) as bar:
-                for group in _in_order(changed):
-                    self._transfer(self._upload, group, bar)
-                self._transfer(self._delete, gone, bar)
-        return len(changed)
-
-    def read_remote(self, name: str) -> bytes | None:
-        """A small file of the address, read directly; None where there is none."""
-        try:
-            content: bytes = self._filesystem.cat_file(str(self.address / name))
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # every protocol's package has errors of its own
-            raise remote_error(self.address, error) from error
-        return content
-
-    def write_remote(self, name: str, content: bytes | None) -> None:
-        """Write a small file of the address directly, or delete it."""
-        try:
-            if content is None:
-                self._filesystem.rm_file(str(self.address / name))
-            else:
-                self._filesystem.pipe_file(str(self.address / name), content, **self._limit(len(content)))
-        except FileNotFoundError as error:
-            if content is not None:
-                raise remote_error(self.address, error) from error
-        except Exception as error:  # every protocol's package has errors of its own
-            raise remote_error(self.address, error) from error
-
-    def _listed(self) -> dict[str, tuple[str, int]]:
-        """Fingerprint and size of every file there, by its name within the address."""
-        try:
-            self._filesystem.invalidate_cache()
-            root = self._filesystem._strip_protocol(str(self.address)).strip("/")
-            entries = self._filesystem.find(str(self.address), detail=True)
-        except FileNotFoundError:
-            return {}
-        except Exception as error:  # every protocol's package has errors of its own
-            raise remote_error(self.address, error) from error
-        listed = {}
-        for path, facts in entries.items():
-            if str(path).endswith("/"):  # what consoles write where somebody makes a folder
-                continue
-            name = str(path).strip("/").removeprefix(root).strip("/")
-            if not name:
-                raise DataError(f"{self.address} is a file.", "Name the folder that it lies in.")
-            parts = name.split("/")
-            if any(part in ("", "..") or "\0" in part or "\\" in part for part in parts):
-                raise DataError(f"{self.address} holds a file named {name!r:.80}.", "Rename it there.")
-            if facts.get("type", "file") == "file" and not any(part.startswith(".") for part in parts):
-                listed[name] = _fingerprint(facts), int(facts.get("size") or 0)
-        return listed
 
     def _must_fetch(self, name: str, mark: str) -> bool:
         """Whether a file there differs from the one here.
@@ -221,13 +219,16 @@ class Mirror:
         Raises:
             CompatibilityError: Both sides were changed.
         """
-        agreed, state = self._files.get(name), _state(self.content / name)
+        agreed, state = self._index.get(name), _state(self.content / name)
         if agreed is not None and agreed.remote == mark:
             return state is None  # what is ahead here stays
         if state is None or (agreed is not None and agreed.local == state):
             return True
-        if self._is_equal(name):  # uploaded by a process that was killed before it could say so
-            self._files[name] = _Agreed(mark, state)
+        if self.remote.is_equal(name, self.content / name):  # a process uploaded it, and was killed
+            self._index.agree(name, Agreed(mark, state))
+            return False
+        if self._is_own(name):  # likewise, and changed here since
+            self._index.agree(name, Agreed(mark, _NEVER))
             return False
         raise CompatibilityError(
             f"{self.address / name} was changed there, and {self.content / name} here.",
@@ -240,71 +241,46 @@ class Mirror:
         Raises:
             CompatibilityError: A file there is not what it was.
         """
-        for name, (mark, _) in self._listed().items():
-            agreed = self._files.get(name)
+        for name, (mark, _) in self.remote.listed().items():
+            agreed = self._index.get(name)
             if name not in names or (agreed is not None and agreed.remote == mark):
                 continue
-            if not (self.content / name).exists() or not self._is_equal(name):
+            path = self.content / name
+            if not path.exists() or not (self.remote.is_equal(name, path) or self._is_own(name)):
                 raise CompatibilityError(
                     f"{self.address / name} was changed there by somebody else.",
                     f"What is here is in {self.content}. Choose another --out, or delete {self.folder} to go on with "
                     "what is there.",
                 )
 
-    def _is_equal(self, name: str) -> bool:
-        try:
-            with (
-                self._filesystem.open(str(self.address / name), "rb") as there,
-                (self.content / name).open("rb") as here,
-            ):
-                while (part := there.read(_COMPARED)) == here.read(_COMPARED):
-                    if not part:
-                        return True
-                return False
-        except Exception as error:  # every protocol's package has errors of its own
-            raise remote_error(self.address / name, error) from error
+    def _is_own(self, name: str) -> bool:
+        """Whether a file there is what was being uploaded when a process was killed, or the beginning of a log here."""
+        if not (sent := self._index.sent(name)):
+            return False
+        return self.remote.hash_of(name) == sent or self.remote.is_equal(name, self.content / name, beginning=True)
 
     def _fetch(self, name: str, mark: str, size: int) -> None:
         target = self.content / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(target)
-        try:
-            self._filesystem.get_file(str(self.address / name), str(temporary))
-            if (got := temporary.stat().st_size) != size:
-                raise GrapeError(
-                    f"{self.address / name} came with {got:,} of {size:,} bytes.", "Run the same command again."
-                )
-            temporary.replace(target)
-        except Exception as error:  # every protocol's package has errors of its own
-            raise remote_error(self.address / name, error, "What was fetched is kept.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        self.remote.fetch(name, target, size)
         state = _state(target)
         assert state is not None
-        self._files[name] = _Agreed(mark, state)
+        self._index.agree(name, Agreed(mark, state))
 
     def _upload(self, name: str) -> None:
-        state = _state(self.content / name)
-        if state is None:  # gone meanwhile
-            return
+        path = self.content / name
+        state = _state(path)
         try:
-            self._filesystem.put_file(str(self.content / name), str(self.address / name), **self._limit(state[0]))
-            facts = self._filesystem.info(str(self.address / name))
-        except FileNotFoundError as error:
-            if not (self.content / name).exists():
-                return
-            raise remote_error(self.address, error, self.kept) from error
-        except Exception as error:  # every protocol's package has errors of its own
-            raise remote_error(self.address, error, self.kept) from error
-        self._files[name] = _Agreed(_fingerprint(facts), state)
-
-    def _limit(self, size: int) -> dict[str, float]:
-        """How long an upload of so many bytes may take, for file systems that can be told."""
-        return {"timeout": _UPLOAD_GRACE + size / _UPLOAD_RATE} if self._filesystem.async_impl else {}
+            if state is not None:
+                self._index.send(name, file_hash(path))
+                self._index.agree(name, Agreed(self.remote.upload(name, path, state[0], self.kept), state))
+        except (GrapeError, FileNotFoundError):
+            if path.exists():
+                raise  # else it is gone meanwhile
 
     def _delete(self, name: str) -> None:
-        self.write_remote(name, None)
-        self._files.pop(name, None)
+        self.remote.write(name, None)
+        self._index.forget(name)
 
     @property
     def kept(self) -> str:
@@ -312,37 +288,16 @@ class Mirror:
         return f"Everything is in {self.content}: run the same command again to upload the rest."
 
     def _transfer(self, work: Callable[[str], None], names: list[str], bar: Progress) -> None:
-        """Do something with several files at once; what was done is recorded even where one fails."""
+        """Do something with several files at once."""
         if not names:
             return
         with ThreadPoolExecutor(_TRANSFERS) as pool:
             try:
-                for number, _ in enumerate(pool.map(work, names), 1):
+                for _ in pool.map(work, names):
                     bar.advance()
-                    if number % _SAVED_EVERY == 0:
-                        self._write_index()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-            finally:
-                self._write_index()
-
-    def _read_index(self) -> dict[str, _Agreed]:
-        path = self.folder / _INDEX
-        if not path.exists():
-            return {}
-        recorded = read_json(path, hint=f"Delete {self.folder}.")
-        files = recorded.get("files") if isinstance(recorded, dict) else None
-        if not isinstance(files, dict):
-            raise DataError(f"{path} is no index of a mirror.", f"Delete {self.folder}.")
-        try:
-            return {name: _Agreed(str(mark), (int(size), int(at))) for name, (mark, size, at) in files.items()}
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{path} is no index of a mirror.", f"Delete {self.folder}.") from error
-
-    def _write_index(self) -> None:
-        files = {name: [agreed.remote, *agreed.local] for name, agreed in sorted(self._files.copy().items())}
-        write_json(self.folder / _INDEX, {"files": files})
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -370,12 +325,3 @@ def _in_order(names: list[str]) -> list[list[str]]:
     last = sorted((name for name in names if Path(name).name == _LAST), key=lambda name: -name.count("/"))
     others = [name for name in names if Path(name).name not in (*_FIRST, _LAST)]
     return [first, others, *([name] for name in last)]
-
-
-def _fingerprint(facts: Mapping[str, Any]) -> str:
-    """What changes with a file's content, as far as a protocol says it."""
-    names = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "updated", "created")
-    mark = next((facts[name] for name in names if facts.get(name) is not None), "")
-    if isinstance(mark, datetime):  # as some file systems say it of one file, and a number in a list of them
-        mark = mark.timestamp()
-    return f"{facts.get('size')} {mark}"

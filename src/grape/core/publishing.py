@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.events import SILENT, Reporter
+from grape.core.folder_locks import FolderLock
 from grape.core.mirrors import Mirror
-from grape.core.remote_addresses import RemoteAddress, remote_address
+from grape.core.remote_addresses import RemoteAddress, refuse_unknown_protocol, remote_address
 from grape.core.settings_values import with_values
 from grape.core.writer_claims import WriterClaim
 
@@ -34,14 +35,18 @@ class _Command:
     Attributes:
         reporter: Hears of progress and warnings.
         pulled: Mirrors that are up to date, by address.
+        readings: Keep what it reads from being replaced by other commands.
         writer: Uploads what it writes.
     """
 
     reporter: Reporter
     pulled: dict[RemoteAddress, Path] = dataclasses.field(default_factory=dict)
+    readings: list[FolderLock | None] = dataclasses.field(default_factory=list)
     writer: "_Writer | None" = None
 
 
+_read_for_good: list[FolderLock | None] = []
+"""Of what is read outside of commands: nobody says when that ends, before the process does."""
 _command: ContextVar[_Command | None] = ContextVar("command", default=None)
 
 
@@ -74,11 +79,12 @@ def mirrored_folder(address: RemoteAddress) -> Path:
     """The mirror's folder of an address, brought up to date.
 
     Where another process of this machine is writing the mirror, it is taken as it is: nothing is newer. Where another
-    one is fetching it, that is waited for.
+    one is fetching it, that is waited for. Until the command ends, others do not replace what it reads.
 
     Raises:
         GrapeError: The address cannot be reached. An older mirror is not taken in its place.
-        DataError: There is nothing.
+        CompatibilityError: What has changed there is being read by another process of this machine.
+        DataError: There is nothing, or less than a killed run left here.
     """
     command = _command.get()
     if command is not None and address in command.pulled:
@@ -87,11 +93,20 @@ def mirrored_folder(address: RemoteAddress) -> Path:
     lock = mirror.lock_transfers(SILENT if command is None else command.reporter)
     if not mirror.is_written():
         mirror.pull(SILENT if command is None else command.reporter)
+        if ahead := mirror.ahead():
+            raise DataError(
+                f"{address} lacks what a run wrote here: {ahead[0]} and {len(ahead) - 1} more were never uploaded.",
+                f"Run the command that wrote it again, which uploads it; or delete {mirror.folder} for what is there.",
+            )
+    reading = mirror.lock_reading()
     del lock
     if not any(path.is_file() for path in mirror.content.rglob("*")):
         raise DataError(f"{address} holds nothing.", "Check bucket and folder.")
-    if command is not None:
+    if command is None:
+        _read_for_good.append(reading)
+    else:
         command.pulled[address] = mirror.content
+        command.readings.append(reading)
     return mirror.content
 
 
@@ -138,6 +153,8 @@ def _local_out(out: Any) -> Any:
     """The folder of this machine that a command writes."""
     command = _command.get()
     address = remote_address(out) if isinstance(out, Path) else None
+    if isinstance(out, Path):
+        refuse_unknown_protocol(out)
     if address is None or command is None:
         return out
     if out.suffix in _PAGES:
@@ -168,7 +185,7 @@ class _Writer:
         self.mirror = Mirror(address)
         self._reporter = reporter
         self._lock = self.mirror.lock_content()
-        self._claim = WriterClaim(self.mirror)
+        self._claim = WriterClaim(self.mirror.remote)
         self._claim.make()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._renew, daemon=True)]
@@ -220,8 +237,8 @@ class _Writer:
         failing = False
         while not self._stop.wait(_ROUND):
             try:
-                if not self._claim.is_lost:
-                    self.mirror.push()
+                self._claim.refuse_others()
+                self.mirror.push()
                 failing = False
             except (GrapeError, OSError) as error:
                 if not failing:  # once, not every few seconds

@@ -15,7 +15,7 @@ from typing import Any
 
 from grape.core.errors import GrapeError, SettingsError, did_you_mean
 
-__all__ = ["RemoteAddress", "open_filesystem", "path_text", "remote_address", "remote_error"]
+__all__ = ["RemoteAddress", "open_filesystem", "path_text", "refuse_unknown_protocol", "remote_address", "remote_error"]
 
 _HERE = ("file", "local")
 _PROTOCOLS = (
@@ -23,7 +23,10 @@ _PROTOCOLS = (
     *_HERE,
 )
 """Protocols of fsspec that hold folders; ``hf``, ``ws``, ``rlds`` and others before a colon mean other things here."""
-_PATTERN = re.compile(rf"^(?P<protocol>{'|'.join(_PROTOCOLS)}):/{{1,3}}(?P<rest>[^/].*)?$")
+_HOSTS = ("az", "abfs", "abfss", "hdfs", "webhdfs", "sftp", "ssh", "smb")
+"""Protocols whose addresses begin with a host, perhaps with a user or a port; others begin with a bucket."""
+_PATTERN = re.compile(rf"^(?P<protocol>{'|'.join(_PROTOCOLS)}):/{{1,3}}(?P<rest>[^/].*)?$", re.IGNORECASE)
+_ANY_PROTOCOL = re.compile(r"^(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+):/")
 _ONE_SLASH = re.compile(rf"^(?P<protocol>hf|{'|'.join(_PROTOCOLS)}):/(?=[^/])")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "FSSPEC_S3_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
@@ -68,18 +71,41 @@ def remote_address(text: Path | str) -> RemoteAddress | None:
     match = _PATTERN.match(str(text))
     if match is None:
         return None
-    if match["protocol"] in _HERE:
+    protocol = match["protocol"].lower()
+    if protocol in _HERE:
         raise SettingsError(f"{text} is a folder of this machine.", "Write its path, without the protocol.")
     path = (match["rest"] or "").strip("/")
-    bucket = path.partition("/")[0]
-    if "@" in bucket or ":" in bucket:
+    if _has_secret(protocol, path.partition("/")[0]):
         raise SettingsError(
-            f"The {match['protocol']}:// address has a user or password before its bucket.",
+            f"The {protocol}:// address has a user or password before its bucket.",
             "Leave it out: secrets come from the environment alone, e.g. AWS_ACCESS_KEY_ID.",
         )
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path:
-        raise SettingsError(f"{text} names no folder.", f"Write {match['protocol']}://BUCKET/FOLDER.")
-    return RemoteAddress(match["protocol"], path)
+        raise SettingsError(f"{text} names no folder.", f"Write {protocol}://BUCKET/FOLDER.")
+    return RemoteAddress(protocol, path)
+
+
+def _has_secret(protocol: str, place: str) -> bool:
+    """Whether a password, or part of one, may stand where an address names its bucket or host."""
+    user, _, host = place.rpartition("@")
+    if protocol not in _HOSTS:
+        return bool(user) or ":" in host
+    port = host.partition(":")[2]
+    return ":" in user or not (port.isdigit() or ":" not in host)
+
+
+def refuse_unknown_protocol(path: Path) -> None:
+    """Refuse a path that is the address of something nothing here can write to.
+
+    Raises:
+        SettingsError: It begins as an address of an unknown protocol.
+    """
+    match = _ANY_PROTOCOL.match(str(path))
+    if match is not None and remote_address(path) is None:
+        raise SettingsError(
+            f"--out {path_text(path)}: results cannot be written to {match['protocol']}://.",
+            did_you_mean(match["protocol"].lower(), ["s3", "gs"]) or "Write to a folder, or to s3://BUCKET/FOLDER.",
+        )
 
 
 def path_text(path: Path) -> str:
@@ -106,7 +132,7 @@ def open_filesystem(address: RemoteAddress) -> Any:
     if address.protocol in ("s3", "s3a"):  # the library's own patience is minutes where nobody answers
         options["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
     try:
-        return fsspec.filesystem(address.protocol, **options)
+        return fsspec.core.url_to_fs(str(address), **options)[0]
     except ImportError as error:
         raise SettingsError(
             f"{address}: {str(error).splitlines()[0]}.".replace("..", "."), _install(address)
