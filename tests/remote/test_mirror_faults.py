@@ -137,11 +137,11 @@ def test_of_two_that_claim_at_once_one_is_refused(address, monkeypatch):
     """The slower one asks before the faster one's claim is there, and writes long after it."""
     monkeypatch.setattr(writer_claims, "_SETTLED", 0.0)
     slow, fast = WriterClaim(RemoteFolder(address)), WriterClaim(RemoteFolder(address))
-    asked, made = threading.Event(), threading.Event()
+    has_looked, made = threading.Event(), threading.Event()
     create = slow._remote.create
 
     def slowly(name, content):
-        asked.set()
+        has_looked.set()
         assert made.wait(30)
         return create(name, content)
 
@@ -156,7 +156,7 @@ def test_of_two_that_claim_at_once_one_is_refused(address, monkeypatch):
 
     thread = threading.Thread(target=claim)
     thread.start()
-    assert asked.wait(30)
+    assert has_looked.wait(30)
     fast.make()
     made.set()
     thread.join(30)

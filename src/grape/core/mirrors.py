@@ -51,7 +51,7 @@ class Mirror:
     folder: Path = field(init=False)
     remote: RemoteFolder = field(init=False, repr=False)
     _index: MirrorIndex = field(init=False, repr=False)
-    _found: tuple[tuple[int, int] | None, int] = field(init=False, repr=False)
+    _identity: tuple[tuple[int, int] | None, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.folder = mirrors_folder() / self.address.slug
@@ -60,7 +60,7 @@ class Mirror:
         if not (self.folder / ADDRESS_FILE).exists():
             write_text(self.folder / ADDRESS_FILE, str(self.address))
         self._index = MirrorIndex(self.folder)
-        self._found = _state(self.folder / ADDRESS_FILE), self.content.stat().st_ino
+        self._identity = _state(self.folder / ADDRESS_FILE), self.content.stat().st_ino
 
     @property
     def content(self) -> Path:
@@ -201,13 +201,13 @@ class Mirror:
         Raises:
             GrapeError: It was, even if something has been written to its place since.
         """
-        address_file, content = self._found
+        address_file, content = self._identity
         is_there = self.content.is_dir() and _state(self.folder / ADDRESS_FILE) == address_file
-        if is_there and (found := self.content.stat().st_ino) != content:
+        if is_there and (inode := self.content.stat().st_ino) != content:
             # Exports put a new folder in the place of an empty one.
-            is_there, self._found = not any(self._index), (address_file, found)
+            is_there, self._identity = not any(self._index), (address_file, inode)
         if not is_there:
-            self._found = None, 0  # for good
+            self._identity = None, 0  # for good
             raise GrapeError(
                 f"{self.content} was deleted while it was written.",
                 f"What had been uploaded is at {self.address}: run the same command again to go on with it.",
