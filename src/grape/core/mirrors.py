@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,7 +52,8 @@ class Mirror:
     folder: Path = field(init=False)
     remote: RemoteFolder = field(init=False, repr=False)
     _index: MirrorIndex = field(init=False, repr=False)
-    _identity: tuple[tuple[int, int] | None, int] = field(init=False, repr=False)
+    _address_file: tuple[int, int] | None = field(init=False, repr=False)
+    _handle: "_FolderHandle" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.folder = mirrors_folder() / self.address.slug
@@ -60,7 +62,8 @@ class Mirror:
         if not (self.folder / ADDRESS_FILE).exists():
             write_text(self.folder / ADDRESS_FILE, str(self.address))
         self._index = MirrorIndex(self.folder)
-        self._identity = _state(self.folder / ADDRESS_FILE), self.content.stat().st_ino
+        self._address_file = _state(self.folder / ADDRESS_FILE)
+        self._handle = _FolderHandle(self.content)
 
     @property
     def content(self) -> Path:
@@ -201,13 +204,11 @@ class Mirror:
         Raises:
             GrapeError: It was, even if something has been written to its place since.
         """
-        address_file, content = self._identity
-        is_there = self.content.is_dir() and _state(self.folder / ADDRESS_FILE) == address_file
-        if is_there and (inode := self.content.stat().st_ino) != content:
-            # Exports put a new folder in the place of an empty one.
-            is_there, self._identity = not any(self._index), (address_file, inode)
-        if not is_there:
-            self._identity = None, 0  # for good
+        is_there = self._address_file is not None and _state(self.folder / ADDRESS_FILE) == self._address_file
+        if is_there and self.content.is_dir() and not any(self._index):
+            self._handle = _FolderHandle(self.content)  # exports put a new folder in the place of an empty one
+        if not (is_there and self._handle.is_at(self.content)):
+            self._address_file = None  # for good, whatever else is written to its place
             raise GrapeError(
                 f"{self.content} was deleted while it was written.",
                 f"What had been uploaded is at {self.address}: run the same command again to go on with it.",
@@ -298,6 +299,25 @@ class Mirror:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+class _FolderHandle:
+    """Tells whether a path still is the folder that it was: no other folder has its number as long as it is open.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._number = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._number)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it is the folder at this path."""
+        try:
+            return os.path.samestat(os.fstat(self._number), path.stat())
+        except OSError:
+            return False
 
 
 def _state(path: Path) -> tuple[int, int] | None:
