@@ -314,7 +314,8 @@ def test_a_published_checkpoint_says_nothing_of_crops_until_it_is_trained_here(t
 @pytest.mark.needs("train")
 def test_what_says_nothing_of_crops_is_pointed_out_once_images_matter(nano: Path, tmp_path: Path) -> None:
     reporter = Hearing()
-    collect = CollectSettings(policy=str(nano), out=tmp_path / "said", suite="toy", workers=1, samples=1)
+    settings = {"suite": "toy", "tasks": "0", "initial_states": "0", "workers": 1, "samples": 1}
+    collect = CollectSettings(policy=str(nano), out=tmp_path / "said", **settings)
     grape.collect.run_collect(collect, reporter=reporter)
     assert reporter.warnings == []
     config = json.loads((nano / "config.json").read_text())

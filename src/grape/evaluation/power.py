@@ -4,6 +4,7 @@ Pairing pays: two policies evaluated on the same initial states differ on few of
 A *pair* is one episode of each policy from the same initial state.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -43,7 +44,7 @@ def mcnemar_power(pairs: int, difference: float, discordance: float, alpha: floa
         return float(special.ndtr(reach / math.sqrt(max(discordance - difference**2, 1e-300))))
     differing = np.arange(pairs + 1)
     share = min((discordance + difference) / (2 * discordance), 1.0)
-    critical = _critical(differing, alpha)
+    critical = _critical(pairs, alpha)
     possible = critical >= 0
     k = np.maximum(critical, 0)
     reject = np.where(
@@ -52,14 +53,18 @@ def mcnemar_power(pairs: int, difference: float, discordance: float, alpha: floa
     return min(1.0, float(_binomial_pmf(differing, pairs, discordance) @ reject))
 
 
-def _critical(differing: npt.NDArray[np.int64], alpha: float) -> npt.NDArray[np.int64]:
-    """Largest k with ``2 P(X <= k) <= alpha`` for X ~ binomial(m, 1/2), or -1, for each m."""
+@functools.lru_cache(maxsize=64)
+def _critical(pairs: int, alpha: float) -> npt.NDArray[np.int64]:
+    """Largest k with ``2 P(X <= k) <= alpha`` for X ~ binomial(m, 1/2), or -1, for each m from 0 to ``pairs``."""
+    differing = np.arange(pairs + 1)
     start = np.floor(differing / 2 - _z(1 - alpha / 2) * np.sqrt(differing) / 2).astype(np.int64) + 2
     k = np.minimum(start, (differing - 1) // 2)
     while True:
         too_many = (k >= 0) & (2 * special.bdtr(np.maximum(k, 0), differing, 0.5) > alpha)
         if not too_many.any():
-            return np.maximum(k, -1)
+            critical = np.maximum(k, -1)
+            critical.setflags(write=False)  # one array for all who ask
+            return critical
         k = np.where(too_many, k - 1, k)
 
 
