@@ -1,12 +1,14 @@
+import contextlib
 import itertools
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from grape.core.errors import TrainingError
+from grape.core.errors import DataError, TrainingError
 from grape.core.events import SILENT, SilentReporter
-from grape.core.files import read_json, read_jsonl
+from grape.core.files import read_json, read_jsonl, write_json
 from grape.training.checkpoints import CheckpointFolder
 from grape.training.loop import Gradient, PeriodicEvaluation, TrainLoop, learning_rate
 from grape.training.settings import TrainSettings
@@ -173,3 +175,143 @@ def test_a_kill_between_writing_and_pruning_leaves_no_superseded_checkpoint(tmp_
     _, _, folder = make(tmp_path)
     assert folder.restore(SILENT) == 3
     assert {entry.name for entry in tmp_path.iterdir()} == kept
+
+
+class ListeningReporter(SilentReporter):
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+STATE = ("state.json", "state.safetensors")
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_a_checkpoint_mixed_of_two_states_is_passed_over(tmp_path, name):
+    model, optimizer, folder = make(tmp_path / "run")
+    _, other_optimizer, other = make(tmp_path / "other", seed=1)
+    for update in (1, 2):
+        take_steps(model, optimizer, update, update + 1)
+        folder.save(update)
+    take_steps(other._model, other_optimizer, 1, 2)
+    other.save(2)
+    shutil.copy(tmp_path / "other" / "update-000002" / name, tmp_path / "run" / "update-000002" / name)
+    reporter = ListeningReporter()
+    _, _, folder = make(tmp_path / "run", seed=5)
+    assert folder.restore(reporter) == 1
+    assert "of another state" in reporter.warnings[0]
+
+
+def test_the_best_mixed_of_two_states_is_an_error(tmp_path):
+    model, optimizer, folder = make(tmp_path)
+    take_steps(model, optimizer, 0, 1)
+    folder.save_best(1)
+    first = (tmp_path / "best" / "state.safetensors").read_bytes()
+    take_steps(model, optimizer, 1, 2)
+    folder.save_best(2)
+    assert folder.restore_best() == 2
+    (tmp_path / "best" / "state.safetensors").write_bytes(first)
+    with pytest.raises(DataError, match=r"state\.safetensors is damaged, or of another state"):
+        folder.restore_best()
+
+
+def without_hash(path):
+    facts = read_json(path)
+    del facts["sha256"]
+    write_json(path, facts)
+
+
+def test_states_of_earlier_releases_have_no_hash_and_are_read(tmp_path):
+    _, _, folder = make(tmp_path)
+    folder.save(1)
+    folder.save_best(1)
+    without_hash(tmp_path / "update-000001" / "state.json")
+    without_hash(tmp_path / "best" / "state.json")
+    assert folder.restore(SILENT, lambda update: 1, needs_best=True) == 1
+    assert folder.restore_best() == 1
+
+
+def best_run(out, losses, stop=None, **changes):
+    """Six updates, evaluated after every second: the best one and its weight, None if stopped before; warnings."""
+    out.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    pairs = {"pairs": out, "policy": out, "out": out, "lr": 0.1, "result": "best", "keep_checkpoints": 9}
+    loop = TrainLoop(TrainSettings(**pairs | {"checkpoint_every": 2} | changes), model, 6)
+    reporter = ListeningReporter()
+
+    def gradient(update):
+        if update == stop:
+            raise KeyboardInterrupt
+        loop.parameters[0].grad = torch.full((1, 1), 1.0 + update)
+        return Gradient({"loss": losses[update]}, 1)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        loop.run(gradient, reporter, "test", evaluation=PeriodicEvaluation(2))
+        return (loop.take_best(), model.weight.item()), reporter.warnings
+    return None, reporter.warnings
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "log.jsonl"
+    }
+
+
+FALLING = [6.0, 5.0, 4.0, 3.0, 5.0, 6.0]  # best after 4 of 6
+
+
+@pytest.mark.parametrize("checkpoint_every", [2, 3, 5], ids=["of-the-best", "before-the-best", "none"])
+@pytest.mark.parametrize("stale", [(STATE[0],), (STATE[1],), STATE], ids=["json", "tensors", "both"])
+def test_a_run_killed_while_its_best_state_is_uploaded_has_the_same_result(tmp_path, stale, checkpoint_every):
+    """Part of ``best``, or all of it, is of the former best while everything else has arrived."""
+    whole, _ = best_run(tmp_path / "whole", FALLING, checkpoint_every=checkpoint_every)
+    assert whole[0] == 4
+    out = tmp_path / "killed"
+    best_run(out, FALLING, stop=3, checkpoint_every=checkpoint_every)
+    former = {name: (out / "checkpoints" / "best" / name).read_bytes() for name in stale}
+    best_run(out, FALLING, stop=5, checkpoint_every=checkpoint_every)
+    for name, content in former.items():
+        (out / "checkpoints" / "best" / name).write_bytes(content)
+    result, _ = best_run(out, FALLING, checkpoint_every=checkpoint_every)
+    assert result == whole
+    assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("checkpoint_every", [2, 5], ids=["of-the-best", "none"])
+def test_a_best_state_mixed_at_the_end_is_made_again(tmp_path, checkpoint_every):
+    whole, _ = best_run(tmp_path, FALLING, checkpoint_every=checkpoint_every)
+    before = files(tmp_path)
+    tensors = tmp_path / "checkpoints" / "best" / "state.safetensors"
+    tensors.write_bytes((tmp_path / "checkpoints" / "update-000006" / "state.safetensors").read_bytes())
+    result, warnings = best_run(tmp_path, FALLING, checkpoint_every=checkpoint_every)
+    assert result == whole
+    assert ("made again from update-000004" if checkpoint_every == 2 else "Going back") in warnings[0]
+    assert files(tmp_path) == before
+
+
+def test_a_run_that_keeps_its_last_state_does_not_go_back_for_its_best(tmp_path):
+    _, _, folder = make(tmp_path)
+    folder.save_best(4)
+    folder.save(5)
+    (tmp_path / "best" / "state.safetensors").write_bytes(b"")
+    reporter = ListeningReporter()
+    assert folder.restore(reporter, lambda update: 4) == 5
+    assert "It was removed" in reporter.warnings[0]
+    assert not (tmp_path / "best").exists()
+
+
+def test_a_checkpoint_whose_metrics_did_not_arrive_is_passed_over(tmp_path):
+    best_run(tmp_path / "whole", FALLING)
+    out = tmp_path / "killed"
+    best_run(out, FALLING, stop=5)
+    rows = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (out / "metrics.jsonl").write_text("".join(rows[:3]))
+    _, warnings = best_run(out, FALLING)
+    assert "Metrics of the 4 updates" in warnings[0]
+    assert files(out) == files(tmp_path / "whole")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from grape.core.events import SILENT, SilentReporter
-from grape.core.files import read_json, read_jsonl, write_json
+from grape.core.files import file_hash, read_json, read_jsonl, write_json
 from grape.core.settings import save_settings
 from grape.training import TrainSettings, run_train
 from grape.training.distributed import ReducedOnce
@@ -58,6 +59,11 @@ def world(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-4000:]
     assert launch(folder, "kill").returncode != 0
     return folder, settings
+
+
+def read_metadata(path):
+    with safe_open(path, framework="pt") as handle:
+        return handle.metadata()
 
 
 def state(folder):
@@ -108,13 +114,19 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(world):
     rows = read_jsonl(folder / "from-one" / "metrics.jsonl")
     done = launch(folder, "resume")
     assert done.returncode == 0, done.stderr[-4000:]
-    # The headers of shards name their facts in any order; their tensors must be equal.
+    # The headers of shards name their facts in any order, and so their hashes differ; their tensors must be equal.
     whole, resumed = (
-        {name: value for name, value in snapshot(folder / run).items() if "shards" not in name}
+        {name: value for name, value in snapshot(folder / run).items() if "checkpoints" not in name}
         for run in ("whole", "killed")
     )
     assert resumed == whole
     for update in (2, 4, 6):
+        states = [
+            read_json(folder / run / "checkpoints" / f"update-{update:06d}" / "state.json")
+            for run in ("whole", "killed")
+        ]
+        assert [sorted(facts.pop("sha256")) for facts in states] == [facts["shards"] for facts in states]
+        assert states[0] == states[1]
         tensors, others = (state(folder / run / "checkpoints" / f"update-{update:06d}") for run in ("whole", "killed"))
         assert tensors.keys() == others.keys()
         assert all(torch.equal(value, others[name]) for name, value in tensors.items())
@@ -160,7 +172,7 @@ def test_the_best_of_a_sharded_run_is_its_result(world):
             assert torch.equal(value, result[parameter]), name
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "another", "shape"])
+@pytest.mark.parametrize("damage", ["cut", "missing", "another", "shape", "mixed"])
 def test_a_damaged_part_sends_a_run_back_to_the_checkpoint_before(tmp_path, damage):
     model, optimizer, folder = make(tmp_path)
     take_steps(model, optimizer, 0, 1)
@@ -174,7 +186,8 @@ def test_a_damaged_part_sends_a_run_back_to_the_checkpoint_before(tmp_path, dama
     write_shards(tensors, checkpoint / "shards")  # as one process would
     facts = read_json(checkpoint / "state.json")
     (part,) = (checkpoint / "shards").iterdir()
-    write_json(checkpoint / "state.json", {**facts, "shards": [part.name]})
+    facts |= {"shards": [part.name], "sha256": {part.name: file_hash(part)}}
+    write_json(checkpoint / "state.json", facts)
     its, its_optimizer, folder = make(tmp_path, seed=5)
     assert folder.restore(SILENT) == 2
     take_steps(model, optimizer, 2, 4)
@@ -185,7 +198,10 @@ def test_a_damaged_part_sends_a_run_back_to_the_checkpoint_before(tmp_path, dama
     elif damage == "missing":
         part.unlink()
     elif damage == "another":
-        write_json(checkpoint / "state.json", {**facts, "shards": [part.name], "update": 3})
+        write_json(checkpoint / "state.json", {**facts, "update": 3})
+    elif damage == "mixed":
+        tensors = load_file(part)
+        save_file({name: value + 1 for name, value in tensors.items()}, part, read_metadata(part))
     else:
         tensors = load_file(part)
         name = next(name for name in tensors if name.startswith("parameter/"))

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs.evaluation import evaluate, unavailable_constraints
 from grape.costs.specification import CostSpecification
 from grape.costs.trial_measures import BoundaryAgreement, beginning, boundary_agreement, with_noise, without_verdict
-from grape.store import EpisodeStore
+from grape.store import OpenedStores
 
 __all__ = ["PREFIXES", "RecordedTrial", "TriedEpisode", "experts_among", "is_clean_expert", "try_episode"]
 
@@ -120,12 +120,14 @@ class RecordedTrial:
         noise: Displacements, see :func:`try_episode`.
         draws: How often each.
         seed: Of the displacements.
+        stores: Reads the episodes.
     """
 
     specification: CostSpecification
     noise: tuple[float, ...]
     draws: int
     seed: int
+    stores: OpenedStores = field(default_factory=OpenedStores)
 
     def __call__(self, shard: Sequence[tuple[Path, str, bool]]) -> list[TriedEpisode]:
         """What each episode of a shard says.
@@ -137,11 +139,10 @@ class RecordedTrial:
             DataError: A file is damaged, or lacks what the specification speaks of.
             CompatibilityError: An episode is of another task.
         """
-        stores = {path: EpisodeStore.open(path) for path in {path for path, _, _ in shard}}
         return [
             try_episode(
                 self.specification,
-                stores[path].read(name, frames=False),
+                self.stores.read(path, name, frames=False),
                 self.noise,
                 self.draws,
                 self.seed,

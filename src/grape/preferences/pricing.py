@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from grape.core.trajectories import EpisodeMeta, Trajectory
 from grape.costs import CostSpecification, evaluate, unavailable_constraints, with_unknown_outcome
 from grape.mapping import HERE, Mapper
 from grape.preferences.curves import CURVES_SCHEMA, EPISODES_PER_GROUP, curves_table
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, OpenedStores
 from grape.store.source import Episodes
 from grape.store.table_files import read_rows
 
@@ -295,12 +295,12 @@ class _ShardPricing:
     """Prices shards of episodes into their files, in any process."""
 
     pricing: Pricing
+    stores: OpenedStores = field(default_factory=OpenedStores)
 
     def __call__(self, shard: tuple[Path, Sequence[tuple[Path, str]]]) -> list[Priced]:
         """Write the file of a shard of stores and ids; returns an episode of each kind of log-probabilities, bare."""
         path, members = shard
-        stores = {place: EpisodeStore.open(place) for place in {place for place, _ in members}}
-        priced = [self.pricing.price(stores[place].read(name, frames=False)) for place, name in members]
+        priced = [self.pricing.price(self.stores.read(place, name, frames=False)) for place, name in members]
         write_bytes(path, encode_shard(priced))
         kinds = {(item.support, item.temperature): item for item in reversed(priced) if item.r_self is not None}
         return [replace(item, unavailable=(), stages=()) for item in reversed(kinds.values())]

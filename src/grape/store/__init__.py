@@ -8,6 +8,7 @@ from grape.store.combined import open_stores
 from grape.store.encoded import EpisodeFile
 from grape.store.episode_store import EpisodeStore
 from grape.store.memory import EpisodesInMemory, save_trajectories
+from grape.store.opened import OpenedStores
 from grape.store.source import Decisions, Episodes, EpisodeSource
 from grape.store.unfinished import PLAN_FILE, about_unfinished, lost_episodes, note_planned
 
@@ -19,6 +20,7 @@ __all__ = [
     "EpisodeStore",
     "Episodes",
     "EpisodesInMemory",
+    "OpenedStores",
     "about_unfinished",
     "lost_episodes",
     "note_planned",

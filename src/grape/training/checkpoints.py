@@ -5,11 +5,13 @@ flat tensors) and ``state.json``: the number of updates done and names, and what
 data, learning rate, seed of the random numbers), which are functions of the run's seed and the number of the update.
 Where parameters are sharded, ``shards/`` stands in the place of ``state.safetensors``: one file a process, so that no
 process ever holds the whole state; a run with another number of processes can go on from it.
-``checkpoints/best/`` is the same of the best state so far. No pickle: a checkpoint of unknown origin can be read
-safely.
+``checkpoints/best/`` is the same of the best state so far. ``state.json`` has the hash of every file beside it: where a
+folder comes back in parts, as from an object store that a killed process was uploading to, a part of another state is
+noticed. No pickle: a checkpoint of unknown origin can be read safely.
 """
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from grape.core.atomic_folders import atomic_folder
 from grape.core.errors import DataError, GrapeError
 from grape.core.events import Reporter
-from grape.core.files import read_json_mapping, sweep_temporaries, sync_folder, write_json
+from grape.core.files import file_hash, read_json_mapping, sweep_temporaries, sync_folder, write_json
 from grape.core.reading import open_file
 from grape.policies.tensor_files import save_tensors
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded, put_whole, reshard
@@ -36,6 +38,7 @@ _NAME = re.compile(r"update-(\d{6,})")
 _TENSORS = "state.safetensors"
 _SHARDS = "shards"
 _FACTS = "state.json"
+_HASHES = "sha256"
 _AGAIN = "Delete the run's folder and train again."
 _BEST = "best"
 
@@ -89,8 +92,19 @@ class CheckpointFolder:
         """
         self._write(self.path / _BEST, update, facts or {})
 
-    def restore(self, reporter: Reporter) -> int:
+    def restore(
+        self, reporter: Reporter, best_of: Callable[[int], int | None] | None = None, *, needs_best: bool = False
+    ) -> int:
         """Load the latest checkpoint that can be read, and clear what a killed process left.
+
+        A best state that is damaged or not the best is made again from the checkpoint of its update.
+
+        Args:
+            reporter: Hears of what is damaged.
+            best_of: After which of so many updates the state was best: 0 where none was evaluated, None where the
+                run's record lacks some of them, and then the checkpoint is passed over. Process 0 calls it.
+            needs_best: Whether to go back, where a best state cannot be made again, to a checkpoint before it: the
+                updates that follow make it then.
 
         Returns:
             The number of updates it holds; 0 where there is none, and then nothing was changed.
@@ -98,8 +112,13 @@ class CheckpointFolder:
         processes = self._processes
         processes.run_on_main(lambda: sweep_temporaries(self.path, alone=True))
         for update, folder in reversed(processes.run_on_main(self._saved)):
-            problem = self._load_together(folder, update)
-            if problem is None:
+            put, problem = self._read_together(folder, update)
+            if problem is None and best_of is not None:
+                problem = self._settle_best(
+                    update, processes.run_on_main(partial(best_of, update)), reporter, needs_best
+                )
+            if put is not None and problem is None:
+                put()
                 processes.run_on_main(self._prune)
                 return update
             reporter.warn(f"{problem} Going back to the one before.")
@@ -110,13 +129,47 @@ class CheckpointFolder:
         """Load the best state and return its number of updates.
 
         Raises:
-            DataError: It is missing or truncated.
+            DataError: It is missing, truncated or mixed of two states.
         """
         update = self._processes.run_on_main(self._best_update)
-        problem = self._load_together(self.path / _BEST, update)
-        if problem is not None:
-            raise DataError(problem, _AGAIN)
+        put, problem = self._read_together(self.path / _BEST, update)
+        if put is None or problem is not None:
+            raise DataError(problem or "", _AGAIN)
+        put()
         return update
+
+    def _settle_best(self, update: int, due: int | None, reporter: Reporter, needed: bool) -> str | None:
+        """See that ``best`` holds the state it should after so many updates; returns why it cannot, where it must."""
+        if due is None:
+            return f"Metrics of the {update} updates up to a checkpoint in {self.path} are missing."
+        if not due:
+            return None
+        best, source = self.path / _BEST, self.path / f"update-{due:06d}"
+        held, problem = self._processes.run_on_main(self._held_best)
+        if held > update:
+            return None  # a killed process was ahead; that update comes again and replaces it
+        if not problem and held != due:
+            problem = f"Checkpoint {best} is of update {held}, the best one is of update {due}."
+        if not problem and (damage := self._check_together(best, held)):
+            problem = damage
+        if not problem:
+            return None
+        if self._check_together(source, due) is None:
+            self._processes.run_on_main(partial(_copy, source, best))
+            reporter.warn(f"{problem} It was made again from {source.name}.")
+            return None
+        if needed:
+            return problem
+        self._processes.run_on_main(partial(shutil.rmtree, best, ignore_errors=True))
+        reporter.warn(f"{problem} It was removed; the result does not depend on it.")
+        return None
+
+    def _held_best(self) -> tuple[int, str]:
+        """Number of updates that ``best`` says it holds, or 0 and what is wrong with it."""
+        try:
+            return self._best_update(), ""
+        except DataError as error:
+            return 0, error.message
 
     def _best_update(self) -> int:
         update = read_json_mapping(self.path / _BEST / _FACTS, hint=_AGAIN, within=self.path).get("update")
@@ -137,7 +190,8 @@ class CheckpointFolder:
             with atomic_folder(target) as temporary:
                 whole = {name: value.cpu().contiguous() for name, value in tensors.items()}
                 save_tensors(whole, temporary / _TENSORS, metadata=None)
-                write_json(temporary / _FACTS, {**facts, "tensors": sorted(tensors)})
+                hashes = {_TENSORS: file_hash(temporary / _TENSORS)}
+                write_json(temporary / _FACTS, {**facts, "tensors": sorted(tensors), _HASHES: hashes})
 
         self._processes.run_on_main(write)
 
@@ -151,20 +205,42 @@ class CheckpointFolder:
                 (temporary / _SHARDS).mkdir()
                 return temporary
 
-            def complete() -> None:
+            def arrived() -> list[str]:
                 names = sorted(path.name for path in (temporary / _SHARDS).iterdir())
                 if len(names) != processes.size:
                     raise GrapeError(
                         f"{len(names)} of {processes.size} parts of checkpoint {target} arrived.",
                         "--out must lie on a file system that all processes share.",
                     )
+                return names
+
+            def complete() -> None:
                 sync_folder(temporary / _SHARDS)
-                write_json(temporary / _FACTS, {**facts, "tensors": sorted(tensors), "shards": names})
+                if unread := [name for name in names if name not in hashes]:
+                    raise GrapeError(f"Part {unread[0]} of checkpoint {target} cannot be read again.")
+                shown = {"shards": names, _HASHES: {name: hashes[name] for name in names}}
+                write_json(temporary / _FACTS, {**facts, "tensors": sorted(tensors), **shown})
                 stack.close()
 
             temporary = processes.run_on_main(begin)
             write_shards(tensors, temporary / _SHARDS)
+            names = processes.run_on_main(arrived)
+            hashes: dict[str, str] = {}
+            for part in processes.gather(self._hashes(temporary / _SHARDS, names)):
+                hashes |= part
             processes.run_on_main(complete)
+
+    def _hashes(self, folder: Path, names: Sequence[str]) -> dict[str, str]:
+        """Hashes of the files that fall to this process; those that cannot be read are left out, others wait for it."""
+        hashes = {}
+        for name in self._share(names):
+            with contextlib.suppress(DataError, OSError):
+                hashes[name] = file_hash(folder / name)
+        return hashes
+
+    def _share(self, names: Sequence[str]) -> Sequence[str]:
+        """The names that fall to this process."""
+        return names[self._processes.rank :: self._processes.size]
 
     def _prune(self) -> None:
         """Drop the oldest checkpoints beyond those to keep."""
@@ -197,8 +273,8 @@ class CheckpointFolder:
             tensors |= {f"optimizer/{slot}/{name}": torch.as_tensor(value) for slot, value in slots.items()}
         return {name: value.detach() for name, value in tensors.items()}
 
-    def _load_together(self, folder: Path, update: int) -> str | None:
-        """Load everything in all processes, or change nothing and return what is wrong."""
+    def _read_together(self, folder: Path, update: int) -> tuple[Callable[[], None] | None, str | None]:
+        """What puts a checkpoint into network and optimizer, or what is wrong with it; the same in all processes."""
         put: Callable[[], None] | None = None
         problem = None
         try:
@@ -206,15 +282,22 @@ class CheckpointFolder:
         except DataError as error:
             problem = error.message
         problems = [one for one in self._processes.gather(problem) if one is not None]
-        if not problems and put is not None:
-            put()
-        return problems[0] if problems else None
+        return (None, problems[0]) if problems else (put, None)
 
-    def _read(self, folder: Path, update: int) -> Callable[[], None]:
-        """Check a checkpoint and read it as far as needed; calling the result puts it into network and optimizer.
+    def _check_together(self, folder: Path, update: int) -> str | None:
+        """What is wrong with a checkpoint; None for nothing. No tensor is kept."""
+        problem = None
+        try:
+            self._check(folder, update)
+        except DataError as error:
+            problem = error.message
+        return next((one for one in self._processes.gather(problem) if one is not None), None)
+
+    def _check(self, folder: Path, update: int) -> tuple[bool, Mapping[str, tuple[tuple[int, ...], Any]]]:
+        """Whether a checkpoint is sharded, and shape and type of its tensors, where its files belong together.
 
         Raises:
-            DataError: A file is missing or truncated, or it is of another model.
+            DataError: A file is missing or truncated, or of another state.
         """
         facts = read_json_mapping(folder / _FACTS, hint=_AGAIN, within=self.path)
         sharded = "shards" in facts
@@ -223,6 +306,21 @@ class CheckpointFolder:
         shapes = shapes_of_shards(folder / _SHARDS) if sharded else self._shapes(folder / _TENSORS)
         if facts.get("update") != update or facts.get("tensors") != sorted(shapes):
             raise DataError(f"Checkpoint {folder}: its files do not belong together.")
+        if _HASHES in facts:  # not in those of earlier releases
+            place, names = (folder / _SHARDS, facts["shards"]) if sharded else (folder, [_TENSORS])
+            expected, hashes = facts[_HASHES], self._hashes(place, names)
+            for name in self._share(names):
+                if not isinstance(expected, dict) or hashes.get(name) != expected.get(name, ""):
+                    raise DataError(f"Checkpoint {folder}: {name} is damaged, or of another state than {_FACTS}.")
+        return sharded, shapes
+
+    def _read(self, folder: Path, update: int) -> Callable[[], None]:
+        """Check a checkpoint and read it as far as needed; calling the result puts it into network and optimizer.
+
+        Raises:
+            DataError: A file is missing or truncated, of another state, or of another model.
+        """
+        sharded, shapes = self._check(folder, update)
         trainable = self._trainable()
         due = {f"parameter/{name}": parameter.detach() for name, parameter in trainable.items()}
         due |= {f"buffer/{name}": value for name, value in self._buffers().items()}
@@ -269,6 +367,17 @@ class CheckpointFolder:
         for key in sorted(tensors.keys() - due.keys()):
             _, slot, name = key.split("/", 2)
             self._optimizer.state[trainable[name]][slot] = tensors[key]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint, durably."""
+    with atomic_folder(target) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                with Path(folder, name).open("rb") as handle:
+                    os.fsync(handle.fileno())
+            sync_folder(Path(folder))
 
 
 def _is_state(name: str, shape: tuple[int, ...], trainable: Mapping[str, nn.Parameter]) -> bool:

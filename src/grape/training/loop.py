@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from grape.core.errors import TrainingError
+from grape.core.errors import DataError, TrainingError
 from grape.core.events import Reporter, append_event
 from grape.core.provenance import write_provenance
 from grape.core.runs import open_run
@@ -28,7 +28,7 @@ from grape.training.checkpoints import CheckpointFolder
 from grape.training.distributed import SINGLE_PROCESS, ProcessGroup, local_part
 from grape.training.gradients import norm_of
 from grape.training.lora import save_result
-from grape.training.metrics_logger import MetricsLogger
+from grape.training.metrics_logger import MetricsLogger, read_metrics
 from grape.training.settings import OptimizerSettings, SftSettings, TrainerSettings, TrainSettings
 
 __all__ = [
@@ -231,7 +231,8 @@ class TrainLoop:
             TrainingError: A loss, gradient or weight is not finite. The latest checkpoint stays as it is.
             SettingsError: A tracker cannot be opened.
         """
-        done = self._checkpoints.restore(reporter)
+        needs_best = isinstance(self._settings, TrainSettings) and self._settings.result == "best"
+        done = self._checkpoints.restore(reporter, self._best_of, needs_best=needs_best)
         logger = MetricsLogger(self._settings, done, reporter, self._processes)
         self.alarm = next(filter(None, (alarm(logger.rows[:count]) for count in range(1, done + 1))), "")
         clipped = sum(map(self._clips, (row["grad_norm"] for row in logger.rows)))
@@ -257,8 +258,26 @@ class TrainLoop:
         return logger.rows[-1] if logger.rows else {}
 
     def take_best(self) -> int:
-        """Load the best state and return its number of updates."""
-        return self._checkpoints.restore_best()
+        """Load the best state and return its number of updates; all updates must be done.
+
+        Raises:
+            DataError: It is missing or damaged, or is not the best one of ``metrics.jsonl``.
+        """
+        update = self._checkpoints.restore_best()
+        if self._processes.run_on_main(lambda: self._best_of(self._updates)) != update:
+            raise DataError(
+                f"The best state in {self._out / 'checkpoints'} is of update {update}; metrics.jsonl has another one.",
+                "Delete the run's folder and train again.",
+            )
+        return update
+
+    def _best_of(self, done: int) -> int | None:
+        """After which of so many updates the state was best; 0 if none was evaluated, None if metrics are missing."""
+        rows = read_metrics(self._out, done)
+        if len(rows) < done:
+            return None
+        evaluated = [(score, number) for number, row in enumerate(rows, 1) if (score := _score(row)) is not None]
+        return min(evaluated)[1] if evaluated else 0  # of equal ones the first
 
     def _update(
         self, update: int, gradient: Callable[[int], Gradient], name_nonfinite: Callable[[int], Sequence[str]]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from grape.training.distributed import ProcessGroup
     from grape.training.settings import LoggingSettings
 
-__all__ = ["TRACKERS", "MetricsLogger", "TrackerName", "Trackers", "check_trackers", "open_trackers"]
+__all__ = ["TRACKERS", "MetricsLogger", "TrackerName", "Trackers", "check_trackers", "open_trackers", "read_metrics"]
 
 TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow", "comet_ml", "swanlab", "aim", "clearml", "dvclive"]
 TRACKERS: tuple[str, ...] = get_args(TrackerName)
@@ -72,7 +72,7 @@ class MetricsLogger:
         self._writes = processes.is_main
         self._device = processes.device
         self._path = settings.out / "metrics.jsonl"
-        self.rows: list[dict[str, float]] = _rows_of(self._path, done) if self._path.exists() else []
+        self.rows: list[dict[str, float]] = read_metrics(settings.out, done)
         self._kept = "".join(json.dumps(row) + "\n" for row in self.rows)
 
     def __enter__(self) -> "MetricsLogger":
@@ -121,12 +121,15 @@ class MetricsLogger:
             os.fsync(self._file.fileno())
 
 
-def _rows_of(path: Path, count: int) -> list[dict[str, float]]:
-    """The first rows of a file of metrics.
+def read_metrics(folder: Path, count: int) -> list[dict[str, float]]:
+    """The first rows of a run's ``metrics.jsonl``; none where it is not there.
 
     Raises:
         DataError: A line is no mapping of names to numbers.
     """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
     data = read_file(path, max_bytes=2**30, within=path.parent)
     rows = []
     for number, line in enumerate(data.splitlines()[:count], start=1):

@@ -19,6 +19,7 @@ from grape.mapping.mapper import Mapper
 from grape.store.h264 import load_av
 from grape.store.lerobot.episodes import ExportedEpisode, read_episode
 from grape.store.lerobot.layout import EPISODES_FILE, IMAGES, Shape, columns_of
+from grape.store.opened import OpenedStores
 
 __all__ = ["EPISODES_PER_SHARD", "ImageLoss", "compare_dataset", "read_video"]
 
@@ -132,6 +133,7 @@ class _CompareEpisodes:
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], tasks: Mapping[str, int], shape: Shape) -> None:
         self._folder, self._facts, self._tasks, self._shape = folder, facts, tasks, shape
+        self._stores = OpenedStores()
         self._reader: _Reader | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class _CompareEpisodes:
         errors: list[float] = []
         for written in shard:
             where = f"{self._folder}, episode {written.number}"
-            numbers, images = read_episode(written.episode, self._shape)
+            numbers, images = read_episode(written.episode, self._shape, self._stores)
             row, steps, instruction = written.row, numbers.steps, numbers.meta.instruction
             expected = columns_of(
                 numbers,

@@ -6,7 +6,7 @@ share the work, and the bytes stay the same.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from grape.core.errors import CompatibilityError
-from grape.store.episode_store import EpisodeStore
 from grape.store.h264 import VideoWriter
 from grape.store.lerobot.layout import STATE, EpisodeNumbers, Shape
 from grape.store.lerobot.tables import count_values
+from grape.store.opened import OpenedStores
 
 __all__ = ["EncodeEpisodes", "EncodedEpisode", "ExportedEpisode", "read_episode"]
 
@@ -58,16 +58,23 @@ class EncodedEpisode:
     counts: npt.NDArray[np.int64]
 
 
-def read_episode(episode: ExportedEpisode, shape: Shape) -> tuple[EpisodeNumbers, npt.NDArray[np.uint8]]:
+def read_episode(
+    episode: ExportedEpisode, shape: Shape, stores: OpenedStores
+) -> tuple[EpisodeNumbers, npt.NDArray[np.uint8]]:
     """What is exported of an episode, and its images before each action, uint8 ``(T, H, W, 3)``.
 
     The last observation, which follows the last action, is not exported.
+
+    Args:
+        episode: Which one.
+        shape: What it must have.
+        stores: Reads it.
 
     Raises:
         DataError: The episode is missing or damaged.
         CompatibilityError: It is of another shape.
     """
-    trajectory = EpisodeStore.open(episode.store).read(episode.episode_id)
+    trajectory = stores.read(episode.store, episode.episode_id)
     actions = trajectory.actions if episode.executed else trajectory.labels
     shapes = (trajectory.frames.shape[1:], trajectory.proprio.shape[1], actions.shape[1])
     expected = ((shape.height, shape.width, 3), shape.state, len(shape.action_names))
@@ -89,10 +96,12 @@ class EncodeEpisodes:
     Attributes:
         shape: What all of them share.
         crf: See :class:`~grape.store.h264.VideoWriter`.
+        stores: Reads them.
     """
 
     shape: Shape
     crf: int
+    stores: OpenedStores = field(default_factory=OpenedStores)
 
     def __call__(self, shard: Sequence[ExportedEpisode]) -> list[EncodedEpisode]:
         """The episodes, encoded.
@@ -105,7 +114,7 @@ class EncodeEpisodes:
         return [self._encoded(episode) for episode in shard]
 
     def _encoded(self, episode: ExportedEpisode) -> EncodedEpisode:
-        numbers, images = read_episode(episode, self.shape)
+        numbers, images = read_episode(episode, self.shape, self.stores)
         video, size = io.BytesIO(), (self.shape.height, self.shape.width)
         with VideoWriter(
             video, size, self.shape.fps, self.crf, key_frame_every=_KEY_FRAME_EVERY, extra="lerobot"

@@ -1,7 +1,7 @@
 """A whole collection as one flat RLDS data set, for supervised fine-tuning in other software."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from grape.core.events import Progress
 from grape.core.files import write_json
 from grape.core.trajectories import EpisodeMeta
 from grape.mapping import Mapper
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, OpenedStores
 from grape.store.rlds.columns import ActionSource, ImageEncoding, flat_features, to_columns
 from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
@@ -100,9 +100,10 @@ class _CollectionColumns:
     features: FeatureTree
     gripper: str
     actions: ActionSource
+    stores: OpenedStores = field(default_factory=OpenedStores)
 
     def __call__(self, episode: ExportedEpisode) -> Mapping[str, Column]:
-        trajectory = EpisodeStore.open(episode.store).read(episode.episode_id)
+        trajectory = self.stores.read(episode.store, episode.episode_id)
         columns = to_columns(
             trajectory, self.features, file_path=episode.file_path, gripper=self.gripper, actions=self.actions
         )

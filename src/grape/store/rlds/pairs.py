@@ -7,7 +7,7 @@ they are published.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from grape.core.files import write_json
 from grape.core.preferences import PreferencePair
 from grape.core.trajectories import Trajectory
 from grape.mapping import Mapper
-from grape.store import EpisodeStore
+from grape.store import EpisodeStore, OpenedStores
 from grape.store.rlds.columns import pair_features, to_columns
 from grape.store.rlds.dataset import open_rlds
 from grape.store.rlds.features import Column, FeatureTree
@@ -100,9 +100,10 @@ def _episodes(store: EpisodeStore, pairs: Sequence[PreferencePair], side: str) -
 class _PairColumns:
     features: FeatureTree
     gripper: str
+    stores: OpenedStores = field(default_factory=OpenedStores)
 
     def __call__(self, episode: ExportedEpisode) -> Mapping[str, Column]:
-        trajectory = EpisodeStore.open(episode.store).read(episode.episode_id)
+        trajectory = self.stores.read(episode.store, episode.episode_id)
         _check_shape(trajectory, self.features)
         return to_columns(
             trajectory, self.features, file_path=episode.file_path, gripper=self.gripper, actions="executed"
