@@ -24,6 +24,7 @@ from grape.api.results import (
 from grape.collect import CollectSettings, MergeSettings, check_opened, run_collect, run_merge
 from grape.core.errors import GrapeError
 from grape.core.events import Reporter
+from grape.core.repositories import is_address
 from grape.evaluation import CompareSettings, EvaluateSettings, run_compare, run_evaluate
 from grape.loop import LoopSettings, run_loop
 from grape.policies import Policy, TrainablePolicy, registry
@@ -263,11 +264,11 @@ def loop(settings: LoopSettings | None = None, *, reporter: Reporter = LOG, **va
     summary = run_loop(chosen, reporter)
     if not summary:
         raise GrapeError("The loop is not complete.", "Its main process tells why; start the job again to go on.")
-    page = summary.get("report")
+    page, policy = summary.get("report"), summary["policy"]
     return LoopResult(
         folder=absolute(chosen.out),
         summary=summary,
-        policy=absolute(chosen.out / summary["policy"]),
+        policy=absolute(policy if is_address(policy) else chosen.out / policy),
         report=None if page is None else absolute(page),
         policies=tuple(summary["policies"]),
         comparison=summary["comparison"],

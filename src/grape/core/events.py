@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from grape.core.errors import GrapeError
+from grape.core.mirror_names import with_addresses
 
 __all__ = ["SILENT", "LoggingReporter", "Progress", "Reporter", "SilentReporter", "append_event", "append_line"]
 
@@ -107,7 +108,9 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
     costs that line only.
     """
     _LOGGER.debug("%s: %s %s", folder, kind, fields)
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": kind, **fields}, default=str)
+    line = json.dumps(
+        {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": kind, **with_addresses(fields)}, default=str
+    )
     append_line(folder / "log.jsonl", line)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.files import content_hash, read_json, read_json_mapping, sweep_run_folder, write_json, write_text
 from grape.core.folder_locks import LOCK_NAMES, FolderLock, lock_folder
+from grape.core.mirror_names import with_addresses
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
 
 __all__ = [
@@ -63,8 +64,11 @@ class RunFolder:
         return read_json_mapping(marker, hint="Delete it and run the verb again.", within=self.path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order."""
-        write_text(self.path / DONE_FILE, json.dumps(dict(summary), indent=1, allow_nan=False) + "\n")
+        """Declare the work complete; ``summary`` holds JSON values and no times of day, and keeps its order.
+
+        Folders in mirrors are written as the addresses that they stand for, which hold on every machine.
+        """
+        write_text(self.path / DONE_FILE, json.dumps(with_addresses(summary), indent=1, allow_nan=False) + "\n")
 
 
 def open_run(path: Path, verb: str, settings: Any, identity: Mapping[str, Any] | None = None) -> RunFolder:
@@ -143,7 +147,7 @@ def _holds_a_file(entry: Path) -> bool:
 
 def run_record(verb: str, settings: Any, identity: Mapping[str, Any] | None) -> dict[str, Any]:
     """What ``run.json`` holds of a run, see :func:`open_run`."""
-    return {"verb": verb, "settings": identity_of(settings), "inputs": dict(identity or {})}
+    return {"verb": verb, "settings": identity_of(settings), "inputs": with_addresses(identity or {})}
 
 
 def _lock(path: Path) -> FolderLock | None:
@@ -162,7 +166,7 @@ def _lock(path: Path) -> FolderLock | None:
 
 
 def identity_of(settings: Any) -> Any:
-    """The plain values of those settings that a result depends on.
+    """The plain values of those settings that a result depends on; of a mirror its address, which all machines share.
 
     A field whose metadata holds ``{"identity": "unless default"}`` counts only where it was set: folders that were made
     before the field existed can still be resumed. ``"default_identity"`` in its metadata stands for a value of None.
@@ -173,7 +177,7 @@ def identity_of(settings: Any) -> Any:
             for item in dataclasses.fields(settings)
             if _counts(item, getattr(settings, item.name))
         }
-    return settings_to_dict(settings)
+    return with_addresses(settings_to_dict(settings))
 
 
 def _counts(item: "dataclasses.Field[Any]", value: Any) -> bool:

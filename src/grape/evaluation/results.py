@@ -14,6 +14,7 @@ from typing import Any
 
 from grape.core.errors import DataError
 from grape.core.files import read_json, read_json_mapping, write_json
+from grape.core.mirror_names import with_addresses
 from grape.core.reading import decode, record
 from grape.core.trajectories import EpisodeMeta
 from grape.evaluation.outcomes import EpisodeOutcome, Share, figures_of, outcome_of
@@ -263,7 +264,7 @@ def _measures_in(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 def write_results(folder: Path, results: EvaluationResults, name: str = RESULTS_NAME) -> Path:
     """Write ``folder/results.json``, or a file of another name there, atomically and return its path."""
     path = folder / name
-    write_json(path, results.to_json())
+    write_json(path, with_addresses(results.to_json()))
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json_mapping
-from grape.core.repositories import RepositoryKind, hub_address, read_hub_name
+from grape.core.repositories import RepositoryKind, hub_address, is_address, local_folder, read_hub_name
 from grape.core.runs import load_summary, read_run_settings
 from grape.hub.disclosure import public_value
 from grape.hub.settings import PushSettings
@@ -124,7 +124,8 @@ def _places(folder: Path, verb: str) -> dict[str, Path]:
     """Folder of each thing that may be pushed, the one that the folder is first of all first."""
     places: dict[str, Path] = {}
     if verb in _TRAINED or verb == "loop":
-        policy = folder / str(load_summary(folder, verb).get("policy", "policy"))
+        name = str(load_summary(folder, verb).get("policy", "policy"))
+        policy = local_folder(name) if is_address(name) else folder / name
         places[_policy_kind(policy)] = policy
     elif (folder / "store.json").is_file():
         places["store"] = folder

@@ -12,6 +12,7 @@ from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.launched import launched_process
+from grape.core.mirror_names import address_in_mirror
 from grape.core.provenance import add_validated
 from grape.core.runs import RunFolder, open_run, recorded_inputs
 from grape.core.selections import format_numbers
@@ -177,7 +178,8 @@ def _run_stages(
     if settings.report:
         from grape.report import ReportSettings, run_report
 
-        summary |= {"report": str(run_report(ReportSettings(run=settings.out), reporter)["report"])}
+        page = ReportSettings(run=settings.out, out=settings.out / "report.html")
+        summary |= {"report": str(run_report(page, reporter)["report"])}
     return summary
 
 
@@ -279,5 +281,5 @@ def _entry(policy: _Incumbent, root: Path, *, accepted: bool, verdict: str) -> d
 
 
 def _relative(path: Path, root: Path) -> str:
-    """``path`` as seen from the run's folder where it lies inside, so that a run can be moved."""
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    """``path`` as seen from the run's folder where it lies inside, so that a run can be moved; else its address."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else address_in_mirror(path) or str(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from grape.core.errors import DataError
 from grape.core.files import iterate_jsonl, read_jsonl
-from grape.core.mirror_names import are_in_one_mirror
+from grape.core.mirror_names import address_in_mirror, address_led_to, are_in_one_mirror
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode, open_file, parse_json
 from grape.core.repositories import address_in_cache, is_address, local_folder
@@ -227,6 +227,8 @@ def stores_of_summary(summary: Mapping[str, Any], folder: Path, verb: str) -> tu
 def _place(name: str, folder: Path, verb: str) -> Path:
     if is_address(name):
         return local_folder(name)
+    if address := address_led_to(folder, name):  # the folder is mirrored without the run that it is a part of
+        return local_folder(address)
     try:
         path = (folder.resolve() / name).resolve()
         path.exists()
@@ -241,10 +243,14 @@ def _place(name: str, folder: Path, verb: str) -> Path:
 def portable_path(path: Path, folder: Path) -> str:
     """``path`` as seen from ``folder``, so that both may be moved together; absolute if they share only the root.
 
-    A snapshot of the hub is named ``hf://organization/name@commit``, a folder of another mirror by its address.
+    A snapshot of the hub is named ``hf://organization/name@commit``, a folder of another mirror by its address. From a
+    mirror no relative path leads to a folder that has no address: other machines have mirrors in other places.
     """
-    if (address := address_in_cache(path)) and not are_in_one_mirror(path, folder):
-        return address
+    if not are_in_one_mirror(path, folder):
+        if address := address_in_cache(path):
+            return address
+        if address_in_mirror(folder):
+            return str(path.resolve())
     path, folder = path.resolve(), folder.resolve()
     shared = Path(os.path.commonpath([path, folder]))
     return str(path) if shared == shared.parent else Path(os.path.relpath(path, folder)).as_posix()

@@ -10,6 +10,7 @@ from typing import Any
 from grape.agreement import Couples, measure_agreement, read_sources
 from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_temporaries, write_json, write_text
+from grape.core.mirror_names import refuse_beside_mirror
 from grape.core.preferences import PreferencePair
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.raters import summaries_of_raters
@@ -36,7 +37,8 @@ class AgreeSettings:
         run: Folder that grape score wrote, or one that holds it. Folders of grape pair are looked for in it and beside
             the scores.
         votes: Folder of people's votes, a file a rater.
-        out: Folder for agreement.json and agreement.html; by default the folder agreement in that of the scores.
+        out: Folder for agreement.json and agreement.html; by default the folder agreement in that of the scores, which
+            then is no address.
         page: Write the page, too; without it the figures alone.
         shown: Couples on which the sources disagree most that the page shows with videos, from 0 to 24.
         video_size: Width of a video in pixels, from 64 to 1024.
@@ -63,6 +65,8 @@ def run_agree(settings: AgreeSettings, reporter: Reporter = SILENT) -> Mapping[s
         CompatibilityError: The store has changed since it was scored.
     """
     check_ranges(settings)
+    if settings.out is None:
+        refuse_beside_mirror(settings.run, "the folder agreement", "--out DIR")
     if settings.page:
         load_jinja()
     couples, sources = read_sources(settings.run, settings.votes, reporter.warn)

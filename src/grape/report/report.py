@@ -9,6 +9,7 @@ from typing import Any
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_beside, write_text
+from grape.core.mirror_names import refuse_beside_mirror
 from grape.core.preferences import Score
 from grape.core.settings import Range, check_ranges, setting
 from grape.preferences import ScoreFile
@@ -40,7 +41,7 @@ class ReportSettings:
 
     Attributes:
         run: Output folder of grape loop, or any folder with output of grape collect, score, pair, train or evaluate.
-        out: File to write; without it, report.html in the run's folder.
+        out: File to write; without it, report.html in the run's folder, which then is no address.
         pairs_shown: Preference pairs in the gallery, chosen for variety; 0 leaves the gallery out.
         title: Heading of the page; empty takes the run's own title.
         video_size: Width of a video in pixels, from 64 to 1024.
@@ -65,7 +66,8 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
         (``figures``) and the names of its files (``figure_files``). Of a study only ``report``, ``missing`` and these.
 
     Raises:
-        SettingsError: A setting is out of range, the run does not exist, ``out`` is a folder, or a package is missing.
+        SettingsError: A setting is out of range, the run does not exist, ``out`` is a folder, or missing where the run
+            is at an address, or a package is missing.
         DataError: The folder holds nothing to show.
         GrapeError: The page cannot be written.
     """
@@ -74,6 +76,8 @@ def run_report(settings: ReportSettings, reporter: Reporter = SILENT) -> Mapping
         raise SettingsError(f"--out {settings.out} is a folder.", "--out is a file to write, e.g. report.html.")
     if settings.figures:
         load_matplotlib()
+    if settings.out is None:
+        refuse_beside_mirror(settings.run, "the page", "--out FILE, e.g. --out report.html")
     target = settings.out if settings.out is not None else settings.run / "report.html"
     if is_study(settings.run):
         if not settings.figures:

@@ -8,6 +8,7 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
+from grape.core.mirror_names import with_addresses
 from grape.core.runs import open_run
 from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks
@@ -70,14 +71,14 @@ def run_study(settings: StudySettings, reporter: Reporter = SILENT) -> Mapping[s
         **analyze(settings, tuple(arms), there),
         **({"diagnosis": summarize_diagnoses(tuple(arms), diagnoses)} if diagnoses else {}),
     }
-    write_json(settings.out / "study.json", summary)
+    write_json(settings.out / "study.json", with_addresses(summary))
     if settings.report and there:
         from grape.study.page import write_page
 
         summary["page"] = write_page(settings, summary, there)
     if summary["cells"]["missing"]:
         (settings.out / "done.json").unlink(missing_ok=True)  # of the study before it was given more arms or seeds
-    elif run.done != summary:
+    elif run.done != with_addresses(summary):
         run.finish(summary)
     return summary
 

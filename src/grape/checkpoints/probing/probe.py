@@ -15,6 +15,7 @@ from grape.checkpoints.probing.verdict import SMALLEST_DIFFERENCE, Ranking, conc
 from grape.checkpoints.settings import ProbeSettings
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
+from grape.core.mirror_names import with_addresses
 from grape.core.runs import open_run
 from grape.core.settings import check_ranges
 from grape.policies.probes import Candidate, Probe, Reading
@@ -63,7 +64,7 @@ def run_probe(settings: ProbeSettings, reporter: Reporter = SILENT) -> Mapping[s
     if run.done is not None:
         return run.done
     summary = _probe(settings, probe, source, sampler, reporter)
-    write_json(settings.out / PROBE_NAME, summary)
+    write_json(settings.out / PROBE_NAME, with_addresses(summary))
     run.finish(summary)
     return summary
 

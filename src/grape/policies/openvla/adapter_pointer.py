@@ -1,9 +1,9 @@
 """Which policy an adapter belongs to, and what it changes of that policy's configuration.
 
 An adapter folder holds PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``, and ``grape_adapter.json``
-which points to the policy it belongs to: ``{"base": path or name on the hub}``, with what differs from that policy's
-configuration beside it. Folders that PEFT alone wrote have no such file; there ``base_model_name_or_path`` counts.
-Statistics of data that the base has not seen stand in ``dataset_statistics.json``, as in a checkpoint.
+which points to the policy it belongs to: ``{"base": path, address or name on the hub}``, with what differs from that
+policy's configuration beside it. Folders that PEFT alone wrote have no such file; there ``base_model_name_or_path``
+counts. Statistics of data that the base has not seen stand in ``dataset_statistics.json``, as in a checkpoint.
 """
 
 import dataclasses
@@ -15,6 +15,9 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json, write_json
+from grape.core.mirror_names import address_in_mirror, address_led_to, are_in_one_mirror
+from grape.core.remote_addresses import remote_address
+from grape.core.repositories import local_folder
 from grape.policies.kinds import find_parts
 from grape.policies.opening import HubName, parse_hub_name, resolve_policy
 from grape.policies.openvla.adapter_config import CONFIG_FILE
@@ -72,7 +75,8 @@ def read_pointer(policy: Path | str, *, weights: bool = False, parts: bool = Fal
     """The base of an adapter, or None if ``policy`` is no folder that holds an adapter.
 
     ``grape_adapter.json`` says it; folders of others have only ``base_model_name_or_path`` in PEFT's configuration. A
-    path counts from the adapter's folder, then from the current one; a name is looked up on the hub.
+    path counts from the adapter's folder, then from the current one; a name is looked up on the hub, an address such as
+    ``s3://bucket/policy`` is fetched.
 
     Args:
         policy: The adapter's folder.
@@ -100,6 +104,8 @@ def read_pointer(policy: Path | str, *, weights: bool = False, parts: bool = Fal
         )
     _refuse_parts(folder)
     pointed = AdapterPointer(Path(), name, crop, key_in_use, gripper, oft, _statistics(folder))
+    if remote := _remote_base(folder, name):
+        return _checked(folder, dataclasses.replace(pointed, base=local_folder(remote)))
     for base in (folder / name, Path(name)):
         if _is_folder(base):
             return _checked(folder, dataclasses.replace(pointed, base=base))
@@ -134,6 +140,16 @@ def _refuse_parts(folder: Path) -> None:
                 "Merge it into its base where it was made (OpenVLA-OFT's merge_lora_weights_and_save.py), and give the "
                 "merged folder with these files in it.",
             )
+
+
+def _remote_base(folder: Path, name: str) -> str:
+    """The address of a base: the name itself, or where it leads to from an adapter that is mirrored alone; else empty.
+
+    Of a name that may be the hub's, only one that climbs out of the folder leads anywhere.
+    """
+    if remote_address(name) is not None:
+        return name
+    return address_led_to(folder, name)
 
 
 def _is_folder(path: Path) -> bool:
@@ -173,7 +189,8 @@ def write_pointer(folder: Path, base: Path | str, config: OpenVLAConfig, place: 
 
     Args:
         folder: The adapter's folder.
-        base: The policy it belongs to. A folder is written relative to the adapter, a name on the hub as it is.
+        base: The policy it belongs to. A folder is written relative to the adapter, one in another mirror as its
+            address, a name on the hub as it is.
         config: Configuration of the policy with the adapter; what differs from the base's is written down.
         place: The adapter folder's final path, if it is written to a temporary folder first.
 
@@ -181,7 +198,6 @@ def write_pointer(folder: Path, base: Path | str, config: OpenVLAConfig, place: 
         SettingsError: The base is not there.
         DataError: The base's configuration is damaged.
     """
-    path = os.path.relpath(base, place or folder) if parse_hub_name(base) is None else str(base)
     before = read_files(resolve_policy(base, weights=False), chunks=True).config
     extra: dict[str, Any] = {
         name: getattr(config, name)
@@ -196,4 +212,16 @@ def write_pointer(folder: Path, base: Path | str, config: OpenVLAConfig, place: 
     fresh = {name: value for name, value in config.norm_stats.items() if name not in before.norm_stats}
     if fresh:
         write_json(folder / _STATISTICS, fresh)
-    write_json(folder / POINTER, {"base": Path(path).as_posix(), **extra})
+    write_json(folder / POINTER, {"base": _written_name(base, place or folder), **extra})
+
+
+def _written_name(base: Path | str, folder: Path) -> str:
+    """The base as an adapter in ``folder`` names it."""
+    if parse_hub_name(base) is not None:
+        return str(base)
+    if not are_in_one_mirror(Path(base), folder):  # within one, both may be moved together
+        if address := address_in_mirror(Path(base)):
+            return address
+        if address_in_mirror(folder):  # where mirrors lie differs between machines
+            return Path(base).absolute().as_posix()
+    return Path(os.path.relpath(base, folder)).as_posix()

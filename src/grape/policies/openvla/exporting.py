@@ -14,6 +14,7 @@ from torch import nn
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_json, write_bytes, write_json
+from grape.core.mirror_names import address_in_mirror
 from grape.core.reading import MAX_DOCUMENT_BYTES
 from grape.policies.exports import PolicyExport, PolicySource
 from grape.policies.opening import parse_hub_name, resolve_policy
@@ -216,7 +217,8 @@ def adapter_export(
         write_json(folder / CONFIG_FILE, _understood_by_peft_011(peft_config, name, list(layers)))
         copy_files(source.folder, folder, _ADAPTER_FILES)
         if (folder / POINTER).is_file():
-            write_json(folder / POINTER, {**read_json(folder / POINTER), "base": name})
+            base = address_in_mirror(Path(name)) or name
+            write_json(folder / POINTER, {**read_json(folder / POINTER), "base": base})
 
     description = _ADAPTER.format(rank=peft_config.get("r"), layers=len(layers), base=name, facts=facts)
     return PolicyExport(source, name, description, tuple(config.norm_stats), write, layers)
