@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grape.core.remote_addresses import RemoteAddress
+from grape.core.remote.addresses import RemoteAddress
 from tests.remote.memory import NUMBERS
 
 pytest.importorskip("s3fs")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from grape.core import writer_claims
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.mirror_index import MirrorIndex
-from grape.core.mirrors import Mirror
-from grape.core.publishing import mirrored_folder, publishing, with_local_folders
-from grape.core.remote_addresses import remote_address
-from grape.core.remote_folders import RemoteFolder
-from grape.core.writer_claims import WriterClaim
+from grape.core.remote import writer_claims
+from grape.core.remote.addresses import remote_address
+from grape.core.remote.folders import RemoteFolder
+from grape.core.remote.mirror_index import MirrorIndex
+from grape.core.remote.mirrors import Mirror
+from grape.core.remote.publishing import mirrored_folder, publishing, with_local_folders
+from grape.core.remote.writer_claims import WriterClaim
 from grape.preferences import ScoreSettings
 from tests.remote.memory import edit_here, edit_there, here, there
 

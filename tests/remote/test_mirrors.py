@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import grape
-from grape.core import publishing as publishing_module
-from grape.core import writer_claims
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
-from grape.core.mirror_names import address_in_mirror, with_addresses
-from grape.core.mirrors import Mirror
-from grape.core.publishing import addresses_in, mirrored_folder, publishing, with_local_folders
-from grape.core.remote_addresses import RemoteAddress, path_text, remote_address
+from grape.core.remote import publishing as publishing_module
+from grape.core.remote import writer_claims
+from grape.core.remote.addresses import RemoteAddress, path_text, remote_address
+from grape.core.remote.mirror_names import address_in_mirror, with_addresses
+from grape.core.remote.mirrors import Mirror
+from grape.core.remote.publishing import addresses_in, mirrored_folder, publishing, with_local_folders
 from grape.preferences import ScoreSettings
 from grape.preferences.records import portable_path
 from tests.remote.memory import NUMBERS, edit_here, edit_there, here, there
@@ -257,7 +257,7 @@ def test_a_reader_waits_for_one_that_fetches_and_takes_what_a_writer_has(address
 
     fetching = holding(mirror.folder)
     waited = []
-    monkeypatch.setattr("grape.core.mirrors.time.sleep", lambda _: (waited.append(1), fetching.communicate("")))
+    monkeypatch.setattr("grape.core.remote.mirrors.time.sleep", lambda _: (waited.append(1), fetching.communicate("")))
     assert (mirrored_folder(address) / "a").read_bytes() == b"1"
     assert waited
     edit_there(address, "a", b"22")

@@ -6,11 +6,11 @@ import fsspec
 import pytest
 
 import grape
-from grape.core import writer_claims
 from grape.core.errors import SettingsError
-from grape.core.mirror_names import address_led_to, mirrors_folder
-from grape.core.publishing import mirrored_folder
-from grape.core.remote_addresses import RemoteAddress
+from grape.core.remote import writer_claims
+from grape.core.remote.addresses import RemoteAddress
+from grape.core.remote.mirror_names import address_led_to, mirrors_folder
+from grape.core.remote.publishing import mirrored_folder
 from grape.core.runs import identity_of
 from grape.policies.openvla.adapter_pointer import adapter_base
 from grape.preferences.records import portable_path, recorded_stores

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from grape.core import remote_folders
 from grape.core.errors import GrapeError
-from grape.core.mirrors import Mirror
-from grape.core.remote_addresses import RemoteAddress
+from grape.core.remote import folders
+from grape.core.remote.addresses import RemoteAddress
+from grape.core.remote.mirrors import Mirror
 
 COLLECT = ["collect", "--suite", "toy", "--initial-states", "0-5", "--samples", "2"]
 # As the command, but that it looks for finished files all the time.
 PROGRAM = (
-    "import sys; from grape.core import publishing, writer_claims; "
+    "import sys; from grape.core.remote import publishing, writer_claims; "
     "publishing._ROUND = 0.05; writer_claims._SETTLED = 0.1; "
     "from grape.cli.main import main; sys.exit(main())"
 )
@@ -129,7 +129,7 @@ def test_an_upload_to_a_server_that_never_answers_ends(machine, monkeypatch):
         for name, value in machine("any").items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(remote_folders, "_UPLOAD_GRACE", 1.0)
+        monkeypatch.setattr(folders, "_UPLOAD_GRACE", 1.0)
         s3fs.S3FileSystem.clear_instance_cache()
         mirror = Mirror(RemoteAddress("s3", "bucket/run"))
         (mirror.content / "file.txt").write_text("text")
@@ -147,7 +147,7 @@ def test_a_file_is_made_only_where_there_is_none(bucket, machine, monkeypatch):
     for variable, value in machine("any").items():
         monkeypatch.setenv(variable, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    remote = remote_folders.RemoteFolder(RemoteAddress("s3", f"{name}/run"))
+    remote = folders.RemoteFolder(RemoteAddress("s3", f"{name}/run"))
     assert remote.create("claim", b"first")
     assert not remote.create("claim", b"second")
     assert files.cat_file(f"{name}/run/claim") == b"first"

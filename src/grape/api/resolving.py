@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from grape.api.results import CollectResult
 from grape.core.errors import SettingsError
 from grape.core.events import LoggingReporter, Reporter
-from grape.core.publishing import publishing, with_local_folders
+from grape.core.remote.publishing import publishing, with_local_folders
 from grape.core.repositories import pinned_settings
 from grape.core.settings import settings_from_dict, settings_to_dict
 from grape.policies import Policy
@@ -26,7 +26,7 @@ LOG = LoggingReporter()
 
 
 def publishing_verb(verb: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A verb that may write to an address such as ``s3://bucket/run``, see :mod:`grape.core.publishing`."""
+    """A verb that may write to an address such as ``s3://bucket/run``, see :mod:`grape.core.remote.publishing`."""
 
     @functools.wraps(verb)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:

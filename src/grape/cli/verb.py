@@ -31,7 +31,7 @@ from grape.cli.show import show_plan
 from grape.core.errors import SettingsError, require_known
 from grape.core.events import SILENT, Reporter
 from grape.core.launched import LaunchedProcess, launched_process
-from grape.core.publishing import addresses_in, publishing, with_local_folders
+from grape.core.remote.publishing import addresses_in, publishing, with_local_folders
 from grape.core.repositories import pinned_settings
 from grape.core.settings import settings_to_dict
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from grape.core.errors import GrapeError
-from grape.core.mirror_names import with_addresses
+from grape.core.remote.mirror_names import with_addresses
 
 __all__ = ["SILENT", "LoggingReporter", "Progress", "Reporter", "SilentReporter", "append_event", "append_line"]
 

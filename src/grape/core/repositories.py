@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from grape.core.errors import SettingsError
-from grape.core.mirror_names import address_in_mirror
-from grape.core.publishing import mirrored_folder
-from grape.core.remote_addresses import remote_address
+from grape.core.remote.addresses import remote_address
+from grape.core.remote.mirror_names import address_in_mirror
+from grape.core.remote.publishing import mirrored_folder
 from grape.core.settings_values import with_values
 
 __all__ = [
@@ -137,7 +137,7 @@ def local_folder(path: Path | str) -> Path:
 
     Raises:
         SettingsError: The name is none, or the hub does not give it; see :func:`fetch_snapshot`.
-        GrapeError: Another address cannot be reached; see :func:`grape.core.publishing.mirrored_folder`.
+        GrapeError: Another address cannot be reached; see :func:`grape.core.remote.publishing.mirrored_folder`.
     """
     name = hub_address(path)
     if name is not None:

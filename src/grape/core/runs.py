@@ -16,7 +16,7 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError, GrapeError, SettingsError
 from grape.core.files import content_hash, read_json, read_json_mapping, sweep_run_folder, write_json, write_text
 from grape.core.folder_locks import LOCK_NAMES, FolderLock, lock_folder
-from grape.core.mirror_names import with_addresses
+from grape.core.remote.mirror_names import with_addresses
 from grape.core.settings import read_yaml, save_settings, settings_to_dict
 
 __all__ = [

@@ -19,9 +19,9 @@ import yaml
 
 from grape.core.errors import DataError, SettingsError, did_you_mean
 from grape.core.files import write_text
-from grape.core.mirror_names import with_addresses
 from grape.core.reading import MAX_INTEGER, parse_yaml, read_file
-from grape.core.remote_addresses import path_text
+from grape.core.remote.addresses import path_text
+from grape.core.remote.mirror_names import with_addresses
 
 __all__ = [
     "Marks",

@@ -14,8 +14,8 @@ from typing import Any
 
 from grape.core.errors import DataError
 from grape.core.files import read_json, read_json_mapping, write_json
-from grape.core.mirror_names import with_addresses
 from grape.core.reading import decode, record
+from grape.core.remote.mirror_names import with_addresses
 from grape.core.trajectories import EpisodeMeta
 from grape.evaluation.outcomes import EpisodeOutcome, Share, figures_of, outcome_of
 from grape.evaluation.statistics import Interval

@@ -9,7 +9,7 @@ from typing import Any
 from grape.core.errors import DataError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import make_folder
-from grape.core.mirror_names import refuse_beside_mirror
+from grape.core.remote.mirror_names import refuse_beside_mirror
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.votes import count_votes, usual_votes_folder
 from grape.labeling.couples import Candidates, candidates_of_scores, candidates_of_store

@@ -12,8 +12,8 @@ from grape.core.errors import NoPairsError
 from grape.core.events import SILENT, Reporter, append_event
 from grape.core.files import write_json
 from grape.core.launched import launched_process
-from grape.core.mirror_names import address_in_mirror
 from grape.core.provenance import add_validated
+from grape.core.remote.mirror_names import address_in_mirror
 from grape.core.runs import RunFolder, open_run, recorded_inputs
 from grape.core.selections import format_numbers
 from grape.core.tasks import Task

@@ -9,9 +9,9 @@ from typing import Any
 
 from grape.core.errors import DataError
 from grape.core.files import iterate_jsonl, read_jsonl
-from grape.core.mirror_names import address_in_mirror, address_led_to, are_in_one_mirror
 from grape.core.preferences import PreferencePair, Score
 from grape.core.reading import decode, encode, open_file, parse_json
+from grape.core.remote.mirror_names import address_in_mirror, address_led_to, are_in_one_mirror
 from grape.core.repositories import address_in_cache, is_address, local_folder
 from grape.core.runs import load_summary
 from grape.scorers import ScorerValues, is_label, load_values

@@ -10,8 +10,8 @@ from typing import Any
 from grape.agreement import Couples, measure_agreement, read_sources
 from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_temporaries, write_json, write_text
-from grape.core.mirror_names import refuse_beside_mirror
 from grape.core.preferences import PreferencePair
+from grape.core.remote.mirror_names import refuse_beside_mirror
 from grape.core.settings import Range, check_ranges, setting
 from grape.judges.raters import summaries_of_raters
 from grape.judges.votes import usual_votes_folder, votes_identity

@@ -9,8 +9,8 @@ from typing import Any
 from grape.core.errors import SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import sweep_beside, write_text
-from grape.core.mirror_names import refuse_beside_mirror
 from grape.core.preferences import Score
+from grape.core.remote.mirror_names import refuse_beside_mirror
 from grape.core.settings import Range, check_ranges, setting
 from grape.preferences import ScoreFile
 from grape.report.contents import RunContents, read_contents

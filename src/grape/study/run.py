@@ -8,7 +8,7 @@ from typing import Any
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
-from grape.core.mirror_names import with_addresses
+from grape.core.remote.mirror_names import with_addresses
 from grape.core.runs import open_run
 from grape.envs.external_python import suite_of
 from grape.envs.registry import select_tasks

@@ -15,7 +15,7 @@ from grape.checkpoints.probing.verdict import SMALLEST_DIFFERENCE, Ranking, conc
 from grape.checkpoints.settings import ProbeSettings
 from grape.core.events import SILENT, Reporter
 from grape.core.files import write_json
-from grape.core.mirror_names import with_addresses
+from grape.core.remote.mirror_names import with_addresses
 from grape.core.runs import open_run
 from grape.core.settings import check_ranges
 from grape.policies.probes import Candidate, Probe, Reading

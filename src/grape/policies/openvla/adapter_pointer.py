@@ -15,8 +15,8 @@ from typing import Any
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import read_json, write_json
-from grape.core.mirror_names import address_in_mirror, address_led_to, are_in_one_mirror
-from grape.core.remote_addresses import remote_address
+from grape.core.remote.addresses import remote_address
+from grape.core.remote.mirror_names import address_in_mirror, address_led_to, are_in_one_mirror
 from grape.core.repositories import local_folder
 from grape.policies.kinds import find_parts
 from grape.policies.opening import HubName, parse_hub_name, resolve_policy

@@ -14,8 +14,8 @@ from torch import nn
 
 from grape.core.errors import DataError, SettingsError
 from grape.core.files import file_hash, read_json, write_bytes, write_json
-from grape.core.mirror_names import address_in_mirror
 from grape.core.reading import MAX_DOCUMENT_BYTES
+from grape.core.remote.mirror_names import address_in_mirror
 from grape.policies.exports import PolicyExport, PolicySource
 from grape.policies.opening import parse_hub_name, resolve_policy
 from grape.policies.openvla.adapter_config import CONFIG_FILE

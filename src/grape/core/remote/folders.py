@@ -11,7 +11,7 @@ from typing import Any
 
 from grape.core.errors import DataError, GrapeError
 from grape.core.files import temporary_path
-from grape.core.remote_addresses import RemoteAddress, open_filesystem, remote_error
+from grape.core.remote.addresses import RemoteAddress, open_filesystem, remote_error
 
 __all__ = ["RemoteFolder"]
 

@@ -1,4 +1,4 @@
-"""Where mirrors lie, and which address a path in one stands for; see :mod:`grape.core.mirrors`."""
+"""Where mirrors lie, and which address a path in one stands for; see :mod:`grape.core.remote.mirrors`."""
 
 import os
 import posixpath

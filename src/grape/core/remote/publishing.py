@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from grape.core.errors import DataError, GrapeError, SettingsError
 from grape.core.events import SILENT, Reporter
 from grape.core.folder_locks import FolderLock
-from grape.core.mirrors import Mirror
-from grape.core.remote_addresses import RemoteAddress, refuse_unknown_protocol, remote_address
+from grape.core.remote.addresses import RemoteAddress, refuse_unknown_protocol, remote_address
+from grape.core.remote.mirrors import Mirror
+from grape.core.remote.writer_claims import WriterClaim
 from grape.core.settings_values import with_values
-from grape.core.writer_claims import WriterClaim
 
 __all__ = ["addresses_in", "mirrored_folder", "publishing", "with_local_folders"]
 

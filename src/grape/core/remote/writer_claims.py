@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from grape.core.errors import CompatibilityError, DataError
 from grape.core.files import machine_hash
 from grape.core.reading import parse_json
-from grape.core.remote_folders import RemoteFolder
+from grape.core.remote.folders import RemoteFolder
 
 __all__ = ["WriterClaim"]
 

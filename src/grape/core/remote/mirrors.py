@@ -1,9 +1,9 @@
 """Mirrors: copies in a cache of folders that live behind an address such as ``s3://bucket/run``.
 
 All verbs work on folders. So an address stands for a mirror that is brought up to date before it is read, and whose
-finished files are uploaded while it is written. An index beside it (:mod:`grape.core.mirror_index`) holds, of every
-file, what both sides were when they last agreed; a side that differs from it was changed since. Files whose names begin
-with a dot (locks, unfinished files, a store's own cache) stay here.
+finished files are uploaded while it is written. An index beside it (:mod:`grape.core.remote.mirror_index`) holds, of
+every file, what both sides were when they last agreed; a side that differs from it was changed since. Files whose names
+begin with a dot (locks, unfinished files, a store's own cache) stay here.
 """
 
 import os
@@ -20,10 +20,10 @@ from grape.core.errors import CompatibilityError, GrapeError
 from grape.core.events import SILENT, Progress, Reporter
 from grape.core.files import file_hash, write_text
 from grape.core.folder_locks import FolderLock, lock_folder
-from grape.core.mirror_index import Agreed, MirrorIndex
-from grape.core.mirror_names import ADDRESS_FILE, mirrors_folder
-from grape.core.remote_addresses import RemoteAddress
-from grape.core.remote_folders import RemoteFolder
+from grape.core.remote.addresses import RemoteAddress
+from grape.core.remote.folders import RemoteFolder
+from grape.core.remote.mirror_index import Agreed, MirrorIndex
+from grape.core.remote.mirror_names import ADDRESS_FILE, mirrors_folder
 
 __all__ = ["Mirror"]
 
